@@ -1,0 +1,162 @@
+/**
+ * The access token: a JWT in the profile of RFC 9068, signed by the edge and verified by realtime without a call to
+ * anybody. Signing and verifying stand in one file so that they cannot drift apart.
+ *
+ * Two claims are Keycard's own. `gen` is the generation of the account when the session began: ending a user raises
+ * it, so that "every session from before" is exact even within one second. `keys` are free revocation keys.
+ */
+import {
+  type CryptoKey,
+  errors,
+  type JWTHeaderParameters,
+  type JWTPayload,
+  type JWTVerifyGetKey,
+  type JWTVerifyOptions,
+  jwtVerify,
+  SignJWT,
+} from "jose";
+import { Refusal } from "./refusal.ts";
+
+/** RFC 9068 section 2.1. */
+export const ACCESS_TOKEN_TYPE = "at+jwt";
+
+/** Signature algorithms, RFC 7518 and RFC 8037. HMAC is absent by design: whoever verifies must not be able to sign. */
+export const SIGNATURE_ALGORITHMS = ["EdDSA", "ES256", "RS256"] as const;
+export type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
+
+/** Characters. Checked before anything is parsed. */
+export const MAX_TOKEN_LENGTH = 8192;
+
+/** Claims of RFC 9068 section 2.2, and our own. Times are seconds since the epoch (NumericDate). */
+export interface AccessTokenClaims {
+  readonly iss: string;
+  readonly aud: string | string[];
+  readonly sub: string;
+  readonly client_id: string;
+  readonly iat: number;
+  readonly exp: number;
+  readonly jti: string;
+  /** The session that the token belongs to. */
+  readonly sid: string;
+  /** When the session began: a cutoff for a tenant or for everyone is compared with this, so that no refresh escapes it. */
+  readonly auth_time: number;
+  /** The account's generation when the session began. */
+  readonly gen: number;
+  /** Tenant. */
+  readonly tid?: string;
+  /** Scopes, separated by spaces (RFC 8693 section 4.2). */
+  readonly scope?: string;
+  /** Free revocation keys: a device, a plan, a room. */
+  readonly keys?: readonly string[];
+}
+
+export interface SigningKey {
+  readonly kid: string;
+  readonly alg: SignatureAlgorithm;
+  readonly privateKey: CryptoKey;
+}
+
+/** Whom to believe, and about what. */
+export interface TokenRules {
+  readonly issuer: string;
+  readonly audience: string;
+  readonly algorithms: readonly SignatureAlgorithm[];
+  /** How far the clocks of issuer and verifier may differ, in seconds. */
+  readonly clockSkewSeconds: number;
+}
+
+export function signAccessToken(claims: AccessTokenClaims, key: SigningKey): Promise<string> {
+  return signTyped(ACCESS_TOKEN_TYPE, { ...claims }, key);
+}
+
+/**
+ * Judges an access token. `token` may be anything at all.
+ *
+ * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `unavailable` when the issuer's keys cannot be had
+ */
+export async function verifyAccessToken(
+  token: unknown,
+  keys: JWTVerifyGetKey,
+  rules: TokenRules,
+  now: Date = new Date(),
+): Promise<AccessTokenClaims> {
+  const payload = await verifyTyped(ACCESS_TOKEN_TYPE, token, keys, rules, now);
+  return accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds);
+}
+
+function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessTokenClaims {
+  const { sub, client_id, iat, jti, sid, auth_time, gen, tid, scope, keys } = payload;
+  const wellFormed =
+    isName(sub) &&
+    isName(client_id) &&
+    isName(jti) &&
+    isName(sid) &&
+    isCount(iat) &&
+    isCount(payload.exp) &&
+    isCount(auth_time) &&
+    isCount(gen) &&
+    (tid === undefined || isName(tid)) &&
+    (scope === undefined || typeof scope === "string") &&
+    (keys === undefined || (Array.isArray(keys) && keys.every(isName)));
+  if (!wellFormed) throw new Refusal("token_invalid", { detail: "a claim is missing or of the wrong type" });
+  // A token from the future would outlive a cutoff made now.
+  if (iat > latestIssue || auth_time > latestIssue) {
+    throw new Refusal("token_invalid", { detail: "issued in the future" });
+  }
+  return payload as unknown as AccessTokenClaims;
+}
+
+/** Signs any of Keycard's own JWTs; `typ` keeps the kinds apart (RFC 8725 section 3.11). */
+export function signTyped(typ: string, payload: JWTPayload, key: SigningKey): Promise<string> {
+  const header: JWTHeaderParameters = { alg: key.alg, kid: key.kid, typ };
+  return new SignJWT(payload).setProtectedHeader(header).sign(key.privateKey);
+}
+
+/**
+ * Verifies any of Keycard's own JWTs: size before parsing, then algorithm, key, signature, `typ`, `iss`, `aud` and time.
+ *
+ * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `unavailable` when the issuer's keys cannot be had
+ */
+export async function verifyTyped(
+  typ: string,
+  token: unknown,
+  keys: JWTVerifyGetKey,
+  rules: TokenRules,
+  now: Date = new Date(),
+): Promise<JWTPayload> {
+  if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
+  if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
+  if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
+  const options: JWTVerifyOptions = {
+    typ,
+    issuer: rules.issuer,
+    audience: rules.audience,
+    algorithms: [...rules.algorithms],
+    clockTolerance: rules.clockSkewSeconds,
+    currentDate: now,
+  };
+  try {
+    return (await jwtVerify(token, keys, options)).payload;
+  } catch (error) {
+    throw refusalOf(error);
+  }
+}
+
+/** jose's codes are exact and go to the log; the holder of the token learns only what to do. */
+function refusalOf(error: unknown): Refusal {
+  if (error instanceof Refusal) return error;
+  if (error instanceof errors.JWTExpired) return new Refusal("token_expired", { cause: error, detail: error.code });
+  if (error instanceof errors.JWKSTimeout) return new Refusal("unavailable", { cause: error, detail: error.code });
+  if (error instanceof errors.JOSEError) {
+    return new Refusal("token_invalid", { cause: error, detail: `${error.code}: ${error.message}` });
+  }
+  return new Refusal("unavailable", { cause: error, detail: "the issuer's keys cannot be had" });
+}
+
+function isName(value: unknown): value is string {
+  return typeof value === "string" && value.length > 0 && value.length <= 256;
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(value) && value >= 0;
+}

@@ -1,0 +1,248 @@
+/**
+ * What a revocation is, how it travels, and what it hits.
+ *
+ * It travels as a Security Event Token (RFC 8417) that the edge signs. What a node knows is a map from target to
+ * cutoff, merged by maximum: merging commutes, is associative and idempotent, so that order and duplicates cannot
+ * matter and every path may deliver the same event again.
+ */
+import type { JWTPayload, JWTVerifyGetKey } from "jose";
+import { type AccessTokenClaims, type SigningKey, signTyped, type TokenRules, verifyTyped } from "./access-token.ts";
+import { Refusal, type RefusalCode } from "./refusal.ts";
+
+/** RFC 8417 section 2.3. */
+export const SECURITY_EVENT_TYPE = "secevent+jwt";
+/** RFC 8935 section 2: the media type of a pushed Security Event Token. */
+export const SECURITY_EVENT_MEDIA_TYPE = "application/secevent+jwt";
+export const REVOCATION_EVENT = "urn:keycard:event:revocation";
+/** The `typ` of the token with which the edge asks a cluster for a receipt. */
+export const RECEIPT_QUERY_TYPE = "receipt-query+jwt";
+
+/** Targets that one event may name; larger revocations are several events. */
+export const MAX_TARGETS = 50;
+
+/**
+ * Who or what is revoked. A `cutoff` hits every session that began at or before that second, whatever it was
+ * refreshed to since; a `generation` hits every session of the account that began in an earlier one.
+ */
+export type RevocationTarget =
+  | { readonly kind: "token"; readonly jti: string }
+  | { readonly kind: "session"; readonly sid: string }
+  | { readonly kind: "user"; readonly sub: string; readonly generation: number }
+  | { readonly kind: "tenant"; readonly tid: string; readonly cutoff: number }
+  | { readonly kind: "everyone"; readonly cutoff: number };
+
+/** The refusals that a revocation can lead to: the first leaves the session alive. */
+export type RevocationCode = Extract<RefusalCode, "token_revoked" | "session_revoked" | "refresh_reused">;
+
+export interface RevocationEvent {
+  /** Names the revocation from the admin call to the last closed socket; also the token's `jti` and `txn`. */
+  readonly id: string;
+  /** The place in the edge's log: 1, 2, 3, … without a gap. */
+  readonly seq: number;
+  readonly targets: readonly RevocationTarget[];
+  /** What the people hit are told. */
+  readonly code: RevocationCode;
+  /** When it was decided, milliseconds since the epoch. */
+  readonly decided_at: number;
+  /** Seconds since the epoch: from here on no token that it hits can be alive, and it may be forgotten. */
+  readonly expires_at: number;
+}
+
+/**
+ * The signed form: SET claims of RFC 8417 section 2.2 without `sub` and `exp`, as the Shared Signals Framework asks.
+ *
+ * @param audience the cluster that it is meant for
+ */
+export function signRevocation(
+  event: RevocationEvent,
+  envelope: { readonly issuer: string; readonly audience: string; readonly issuedAt: number },
+  key: SigningKey,
+): Promise<string> {
+  const { id, ...body } = event;
+  const payload: JWTPayload = {
+    iss: envelope.issuer,
+    aud: envelope.audience,
+    iat: envelope.issuedAt,
+    jti: id,
+    txn: id,
+    events: { [REVOCATION_EVENT]: body },
+  };
+  return signTyped(SECURITY_EVENT_TYPE, payload, key);
+}
+
+/**
+ * Judges a pushed Security Event Token.
+ *
+ * @throws {Refusal} `token_missing`, `token_invalid` (bad signature, signer, audience), `request_malformed` (a good
+ *   signature over something that is no revocation); `unavailable` when the signer's keys cannot be had
+ */
+export async function verifyRevocation(
+  set: unknown,
+  keys: JWTVerifyGetKey,
+  rules: TokenRules,
+  now: Date = new Date(),
+): Promise<RevocationEvent> {
+  const payload = await verifyTyped(SECURITY_EVENT_TYPE, set, keys, rules, now);
+  return revocationEvent(payload);
+}
+
+function revocationEvent(payload: JWTPayload): RevocationEvent {
+  const events = payload.events;
+  const body = isRecord(events) ? events[REVOCATION_EVENT] : undefined;
+  if (!isRecord(body) || !isName(payload.jti)) throw malformed("not a revocation event");
+  const { seq, targets, code, decided_at, expires_at } = body;
+  if (!isCount(seq) || !isCount(decided_at) || !isCount(expires_at)) throw malformed("a number is missing");
+  if (code !== "token_revoked" && code !== "session_revoked" && code !== "refresh_reused") {
+    throw malformed("the code is unknown");
+  }
+  if (!Array.isArray(targets) || targets.length === 0 || targets.length > MAX_TARGETS) {
+    throw malformed("the targets are missing or too many");
+  }
+  return { id: payload.jti, seq, targets: targets.map(revocationTarget), code, decided_at, expires_at };
+}
+
+function revocationTarget(value: unknown): RevocationTarget {
+  if (isRecord(value)) {
+    const { kind, jti, sid, sub, generation, tid, cutoff } = value;
+    if (kind === "token" && isName(jti)) return { kind, jti };
+    if (kind === "session" && isName(sid)) return { kind, sid };
+    if (kind === "user" && isName(sub) && isCount(generation)) return { kind, sub, generation };
+    if (kind === "tenant" && isName(tid) && isCount(cutoff)) return { kind, tid, cutoff };
+    if (kind === "everyone" && isCount(cutoff)) return { kind, cutoff };
+  }
+  // An unknown kind is refused, not skipped: skipping would report a revocation as enforced that was not understood.
+  throw malformed("a target is malformed or of an unknown kind");
+}
+
+/** The claims that decide whether a revocation hits. */
+export type RevocableClaims = Pick<AccessTokenClaims, "jti" | "sid" | "sub" | "gen" | "auth_time"> & {
+  readonly tid?: string | undefined;
+};
+
+/** Whether one target hits a token: the rule itself, one target at a time. */
+export function hits(target: RevocationTarget, claims: RevocableClaims): boolean {
+  switch (target.kind) {
+    case "token":
+      return claims.jti === target.jti;
+    case "session":
+      return claims.sid === target.sid;
+    case "user":
+      return claims.sub === target.sub && claims.gen < target.generation;
+    case "tenant":
+      return claims.tid === target.tid && claims.auth_time <= target.cutoff;
+    case "everyone":
+      return claims.auth_time <= target.cutoff;
+  }
+}
+
+interface Entry {
+  cutoff: number;
+  expiresAt: number;
+  code: RevocationCode;
+}
+
+/**
+ * Everything that one issuer has revoked and that a living token could still meet. The strictest level decides.
+ * A check costs five look-ups however much is revoked.
+ */
+export class RevocationIndex {
+  readonly #entries = new Map<string, Entry>();
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** Adds an event. Adding it twice, late or out of order changes nothing. */
+  merge(event: RevocationEvent): void {
+    for (const target of event.targets) {
+      const key = keyOf(target);
+      const cutoff = cutoffOf(target);
+      const known = this.#entries.get(key);
+      if (known === undefined) {
+        this.#entries.set(key, { cutoff, expiresAt: event.expires_at, code: event.code });
+        continue;
+      }
+      // The code of the strictest entry is shown; on a tie the lesser code, so that the order of arrival cannot matter.
+      if (cutoff > known.cutoff || (cutoff === known.cutoff && event.code < known.code)) known.code = event.code;
+      known.cutoff = Math.max(known.cutoff, cutoff);
+      known.expiresAt = Math.max(known.expiresAt, event.expires_at);
+    }
+  }
+
+  /** Why these claims are dead, or undefined while they live. Ending a session outranks ending one token. */
+  check(claims: RevocableClaims): RevocationCode | undefined {
+    if (this.#entries.size === 0) return undefined;
+    return (
+      this.#cut("everyone", claims.auth_time) ??
+      (claims.tid === undefined ? undefined : this.#cut(`tenant:${claims.tid}`, claims.auth_time)) ??
+      this.#cut(`user:${claims.sub}`, claims.gen + 1) ??
+      this.#entries.get(`session:${claims.sid}`)?.code ??
+      this.#entries.get(`token:${claims.jti}`)?.code
+    );
+  }
+
+  #cut(key: string, value: number): RevocationCode | undefined {
+    const entry = this.#entries.get(key);
+    return entry !== undefined && value <= entry.cutoff ? entry.code : undefined;
+  }
+
+  /** Forgets what can no longer hit a living token. `now` in seconds since the epoch. */
+  expire(now: number): void {
+    for (const [key, entry] of this.#entries) if (entry.expiresAt <= now) this.#entries.delete(key);
+  }
+}
+
+/** The index key of a target. */
+export function keyOf(target: RevocationTarget): string {
+  switch (target.kind) {
+    case "token":
+      return `token:${target.jti}`;
+    case "session":
+      return `session:${target.sid}`;
+    case "user":
+      return `user:${target.sub}`;
+    case "tenant":
+      return `tenant:${target.tid}`;
+    case "everyone":
+      return "everyone";
+  }
+}
+
+function cutoffOf(target: RevocationTarget): number {
+  if (target.kind === "user") return target.generation;
+  return "cutoff" in target ? target.cutoff : 0;
+}
+
+/** What one node did about a revocation. */
+export interface NodeReceipt {
+  readonly node: string;
+  /** Milliseconds since the epoch, by the node's clock. */
+  readonly applied_at: number;
+  /** Sockets of its own that it closed. */
+  readonly closed: number;
+}
+
+/** What one cluster knows of a revocation: the answer to a receipt query. */
+export interface ClusterReceipt {
+  readonly id: string;
+  /** Nodes that held a lease when the event came in; a node that joins later replays it first. */
+  readonly expected: readonly string[];
+  readonly applied: readonly NodeReceipt[];
+  readonly pending: readonly string[];
+}
+
+function malformed(detail: string): Refusal {
+  return new Refusal("request_malformed", { detail });
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isName(value: unknown): value is string {
+  return typeof value === "string" && value.length > 0 && value.length <= 256;
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(value) && value >= 0;
+}
