@@ -1,0 +1,165 @@
+/**
+ * The HTTP side of a node: takes in events (push delivery, RFC 8935), answers receipt queries, and says how it is.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { type Refusal, toRefusal } from "#contract/refusal";
+import { type ClusterReceipt, SECURITY_EVENT_MEDIA_TYPE } from "#contract/revocation";
+
+const MAX_EVENT_BYTES = 16_384;
+const BODY_TIMEOUT_MS = 5_000;
+const MAX_WAIT_MS = 5_000;
+const FIRST_LOOK_MS = 2;
+const SLOWEST_LOOK_MS = 50;
+
+/** What a node says of itself. `ready` is whether it should be sent new connections. */
+export interface Health {
+  readonly ready: boolean;
+  readonly [detail: string]: unknown;
+}
+
+export interface ReceiverOptions {
+  /** Judges a Security Event Token and makes it durable for the cluster. @throws {Refusal} */
+  accept(set: string): Promise<void>;
+  /** @throws {Refusal} when the query was not signed by a trusted issuer */
+  authorizeQuery(token: unknown): Promise<void>;
+  receipt(id: string): Promise<ClusterReceipt | undefined>;
+  health(): Health;
+  onProblem(message: string, error: unknown): void;
+}
+
+/** Answers a request if it is one of ours. Returns whether it was. */
+export type Receiver = (request: IncomingMessage, response: ServerResponse) => boolean;
+
+type Answer = { readonly status: number; readonly body?: unknown; readonly headers?: Readonly<Record<string, string>> };
+
+export function createReceiver(options: ReceiverOptions): Receiver {
+  function route(request: IncomingMessage): (() => Answer | Promise<Answer>) | undefined {
+    // Not `new URL`: it throws on what a stranger can put into a request line, such as "//".
+    const [pathname = "", query] = request.url?.split("?", 2) ?? [];
+    if (pathname === "/healthz") return only(request, "GET", () => ({ status: 200, body: { status: "ok" } }));
+    if (pathname === "/readyz") return only(request, "GET", readiness);
+    if (pathname === "/events") return only(request, "POST", () => takeEvent(request));
+    const receipt = /^\/receipts\/([\w-]{1,64})$/.exec(pathname);
+    if (receipt?.[1] === undefined) return undefined;
+    const id = receipt[1];
+    return only(request, "GET", () => tellReceipt(request, id, new URLSearchParams(query).get("wait")));
+  }
+
+  function readiness(): Answer {
+    const health = options.health();
+    return { status: health.ready ? 200 : 503, body: health };
+  }
+
+  async function takeEvent(request: IncomingMessage): Promise<Answer> {
+    if (mediaTypeOf(request) !== SECURITY_EVENT_MEDIA_TYPE) {
+      return deliveryError("invalid_request", `the content type must be ${SECURITY_EVENT_MEDIA_TYPE}`);
+    }
+    const set = await readBody(request);
+    if (set === undefined) return deliveryError("invalid_request", "the body is missing, too large or too slow");
+    try {
+      await options.accept(set);
+      return { status: 202 };
+    } catch (error) {
+      return refusedDelivery(toRefusal(error));
+    }
+  }
+
+  function refusedDelivery(refusal: Refusal): Answer {
+    if (refusal.status >= 500) {
+      options.onProblem("an event could not be taken in", refusal);
+      return { status: 503, headers: { "retry-after": "1" } };
+    }
+    options.onProblem("an event was refused", refusal);
+    return deliveryError(deliveryErrorCode(refusal), refusal.message);
+  }
+
+  async function tellReceipt(request: IncomingMessage, id: string, wait: string | null): Promise<Answer> {
+    const bearer = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1];
+    try {
+      await options.authorizeQuery(bearer);
+    } catch (error) {
+      const refusal = toRefusal(error);
+      return { status: refusal.status, body: refusal.answer(), headers: { "www-authenticate": "Bearer" } };
+    }
+    const receipt = await settled(id, Math.min(Math.max(Number(wait) || 0, 0), MAX_WAIT_MS));
+    return receipt === undefined ? { status: 404 } : { status: 200, body: receipt };
+  }
+
+  /** Looks until nothing is pending or the wait is over. */
+  async function settled(id: string, waitMs: number): Promise<ClusterReceipt | undefined> {
+    const until = performance.now() + waitMs;
+    for (let pause = FIRST_LOOK_MS; ; pause = Math.min(pause * 2, SLOWEST_LOOK_MS)) {
+      const receipt = await options.receipt(id);
+      if (receipt === undefined || receipt.pending.length === 0 || performance.now() >= until) return receipt;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
+
+  return (request, response) => {
+    const answer = route(request);
+    if (answer === undefined) return false;
+    Promise.resolve()
+      .then(answer)
+      .catch((error: unknown): Answer => {
+        options.onProblem(`${request.method} ${request.url} failed`, error);
+        return { status: 503, headers: { "retry-after": "1" } };
+      })
+      .then((outcome) => send(request, response, outcome));
+    return true;
+  };
+}
+
+function only(request: IncomingMessage, method: string, answer: () => Answer | Promise<Answer>) {
+  return request.method === method ? answer : () => ({ status: 405, headers: { allow: method } });
+}
+
+function send(request: IncomingMessage, response: ServerResponse, { status, body, headers }: Answer): void {
+  // A body that was not read to its end must not be taken for the next request.
+  if (!request.complete) response.setHeader("connection", "close");
+  response.writeHead(status, {
+    "cache-control": "no-store",
+    ...(body === undefined ? { "content-length": "0" } : { "content-type": "application/json" }),
+    ...headers,
+  });
+  response.end(body === undefined ? undefined : JSON.stringify(body));
+}
+
+/** RFC 8935 section 2.4. The codes are coarse, and say no more than the sender of a bad event needs. */
+function deliveryError(err: string, description: string): Answer {
+  return { status: 400, body: { err, description }, headers: { "content-language": "en" } };
+}
+
+function deliveryErrorCode(refusal: Refusal): string {
+  if (refusal.code === "request_malformed" || refusal.code === "token_missing") return "invalid_request";
+  const detail = refusal.detail ?? "";
+  if (detail.includes('"aud"')) return "invalid_audience";
+  if (detail.includes('"iss"') || detail.includes("issuer")) return "invalid_issuer";
+  if (detail.includes("JWKS")) return "invalid_key";
+  return detail.includes("SIGNATURE") ? "authentication_failed" : "invalid_request";
+}
+
+function mediaTypeOf(request: IncomingMessage): string {
+  return (request.headers["content-type"] ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
+}
+
+/** The whole body as text; undefined when it is empty, larger than allowed, or does not come in time. */
+function readBody(request: IncomingMessage): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    const finish = (text: string | undefined) => {
+      clearTimeout(timer);
+      request.removeAllListeners("data");
+      request.resume();
+      resolve(text);
+    };
+    const timer = setTimeout(() => finish(undefined), BODY_TIMEOUT_MS);
+    request.on("data", (chunk: Buffer) => {
+      size += chunk.length;
+      if (size > MAX_EVENT_BYTES) finish(undefined);
+      else chunks.push(chunk);
+    });
+    request.once("end", () => finish(size === 0 ? undefined : Buffer.concat(chunks).toString("utf8")));
+    request.once("error", () => finish(undefined)); // the sender is gone; there is nobody to answer
+  });
+}

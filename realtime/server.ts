@@ -1,0 +1,116 @@
+/** A node: HTTP, Socket.IO with the Redis adapter, and the door. An app's own handlers are put on top. */
+import { createServer, type IncomingMessage } from "node:http";
+import type { AddressInfo } from "node:net";
+import { createAdapter } from "@socket.io/redis-adapter";
+import { Redis } from "ioredis";
+import type { Logger } from "pino";
+import { Server } from "socket.io";
+import type { Config } from "./config.ts";
+import { type Door, type DoorEvent, protect } from "./protect.ts";
+
+/** An app's own part of a node. */
+export type Handlers = (io: Server, door: Door) => void | Promise<void>;
+
+export interface Node {
+  readonly door: Door;
+  readonly port: number;
+  /** Lets no new socket in, sends those that are open elsewhere, and stops. */
+  stop(): Promise<void>;
+}
+
+/** A token of the largest size fits, and little else: this much is read from somebody whom nobody knows yet. */
+const MAX_PACKET_BYTES = 64 * 1024;
+/** How long a connection may stay open without having been let in. */
+const CONNECT_TIMEOUT_MS = 10_000;
+
+export async function startNode(config: Config, log: Logger, handlers: Handlers | undefined): Promise<Node> {
+  const redis = new Redis(config.REDIS_URL, { lazyConnect: true });
+  const { pub, sub } = await adapterClients(redis, log);
+  const http = createServer();
+  const io = new Server(http, {
+    adapter: createAdapter(pub, sub),
+    serveClient: false,
+    maxHttpBufferSize: MAX_PACKET_BYTES,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    cors: { origin: config.ALLOWED_ORIGINS.includes("*") ? true : [...config.ALLOWED_ORIGINS], credentials: true },
+    // CORS does not cover WebSocket, so the origin is judged here for both transports.
+    allowRequest: (request, decide) => decide(null, isAllowedOrigin(config, request)),
+  });
+  const door = protect(io, {
+    redis,
+    issuers: [
+      {
+        issuer: config.ISSUER,
+        audience: config.AUDIENCE,
+        jwksUri: config.JWKS_URL,
+        algorithms: config.ALGORITHMS.length > 0 ? config.ALGORITHMS : undefined,
+      },
+    ],
+    cluster: config.CLUSTER,
+    node: config.NODE_NAME,
+    leaseMs: config.LEASE_SECONDS * 1000,
+    onEvent: (event) => logEvent(log, event),
+  });
+  http.on("request", (request, response) => {
+    if (request.url?.startsWith(io.path()) || door.receive(request, response)) return;
+    response.writeHead(404, { "content-length": "0" }).end();
+  });
+  await handlers?.(io, door);
+  await new Promise<void>((resolve, reject) => {
+    http.once("error", reject);
+    http.listen(config.PORT, config.HOST, resolve);
+  });
+  const { port } = http.address() as AddressInfo;
+  log.info({ port, node: door.node, cluster: config.CLUSTER }, "listening");
+  door.ready().then(() => log.info({ node: door.node }, "ready"));
+
+  return {
+    door,
+    port,
+    async stop() {
+      door.drain();
+      await door.close();
+      await io.close();
+      for (const client of [redis, pub, sub]) client.disconnect();
+    },
+  };
+}
+
+/**
+ * The app's own messages, and only those, travel through the adapter. While Redis is away a message reaches this
+ * node's sockets and is not queued, so that it neither comes late nor fills the memory.
+ */
+async function adapterClients(redis: Redis, log: Logger): Promise<{ pub: Redis; sub: Redis }> {
+  const pub = redis.duplicate({ enableOfflineQueue: false, maxRetriesPerRequest: 0 });
+  const sub = redis.duplicate({ maxRetriesPerRequest: null });
+  for (const client of [pub, sub]) {
+    client.on("error", (err) => log.warn({ err }, "the adapter lost Redis"));
+    catchUnawaited(client, (err) => log.warn({ err }, "the adapter could not reach Redis"));
+    await client.connect().catch(() => undefined); // told by "error", retried
+  }
+  return { pub, sub };
+}
+
+/** The adapter does not look at what becomes of these commands, and a rejection that nobody looks at ends a process. */
+function catchUnawaited(client: Redis, onError: (error: unknown) => void): void {
+  for (const name of ["publish", "subscribe", "psubscribe", "unsubscribe", "punsubscribe"] as const) {
+    const command = client[name].bind(client) as (...args: unknown[]) => Promise<unknown>;
+    Object.assign(client, { [name]: (...args: unknown[]) => command(...args).catch(onError) });
+  }
+}
+
+function isAllowedOrigin(config: Config, request: IncomingMessage): boolean {
+  const { origin } = request.headers;
+  return origin === undefined || config.ALLOWED_ORIGINS.includes("*") || config.ALLOWED_ORIGINS.includes(origin);
+}
+
+function logEvent(log: Logger, event: DoorEvent): void {
+  const { kind, ...fields } = event;
+  if (event.kind === "problem") log.warn({ err: event.error }, event.message);
+  else if (event.kind === "ignored") log.warn(fields, "an event in Redis was not signed by a trusted issuer");
+  else if (event.kind === "refused" && event.code === "internal") log.error({ ...fields, err: event.cause }, kind);
+  else if (event.kind === "admitted") log.debug(fields, kind);
+  else if (event.kind === "refused")
+    log.info({ socket: event.socket, nsp: event.nsp, code: event.code, detail: event.detail }, kind);
+  else log.info(fields, kind);
+}

@@ -1,0 +1,186 @@
+/**
+ * Whose sockets this node holds, found by index and never by scanning, and how they are closed: by the node that
+ * holds them, never through the Socket.IO adapter, which does not reach its own sockets while Redis is away.
+ */
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { DefaultEventsMap, Socket } from "socket.io";
+import type { AccessTokenClaims } from "#contract/access-token";
+import { Refusal, type RefusalCode, unauthorizedErrorData } from "#contract/refusal";
+import { hits, keyOf, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
+
+/** What `protect` puts on `socket.data`. */
+export interface SessionData {
+  /** The verified claims of the token that let the socket in. */
+  session: AccessTokenClaims;
+}
+
+export type ProtectedSocket = Socket<DefaultEventsMap, DefaultEventsMap, DefaultEventsMap, SessionData>;
+
+/** A socket that was let in, and whether it still may speak. */
+export interface Admission {
+  readonly socket: ProtectedSocket;
+  readonly claims: AccessTokenClaims;
+  /** Set the moment it is revoked or expired: from then on no packet of it passes, whether or not it is closed yet. */
+  ended: RefusalCode | undefined;
+}
+
+/** The loop is given back after this long, so that closing thousands does not stall those that stay. */
+const CLOSE_SLICE_MS = 5;
+/** A transport that does not drain is cut off after this long. */
+const DRAIN_LIMIT_MS = 1_000;
+
+/** Admitted sockets of one issuer by everything that a revocation can name. */
+export class SocketIndex {
+  readonly #byKey = new Map<string, Set<Admission>>();
+
+  get size(): number {
+    return this.#byKey.get("everyone")?.size ?? 0;
+  }
+
+  add(admission: Admission): void {
+    for (const key of keysOf(admission.claims)) {
+      const holders = this.#byKey.get(key);
+      if (holders === undefined) this.#byKey.set(key, new Set([admission]));
+      else holders.add(admission);
+    }
+  }
+
+  remove(admission: Admission): void {
+    for (const key of keysOf(admission.claims)) {
+      const holders = this.#byKey.get(key);
+      if (holders?.delete(admission) && holders.size === 0) this.#byKey.delete(key);
+    }
+  }
+
+  /** The sockets that an event hits, each once. */
+  hitBy(event: RevocationEvent): Set<Admission> {
+    const hit = new Set<Admission>();
+    for (const target of event.targets) for (const admission of this.#holders(target)) hit.add(admission);
+    return hit;
+  }
+
+  *#holders(target: RevocationTarget): Iterable<Admission> {
+    for (const admission of this.#byKey.get(keyOf(target)) ?? []) if (hits(target, admission.claims)) yield admission;
+  }
+
+  all(): Iterable<Admission> {
+    return this.#byKey.get("everyone") ?? [];
+  }
+}
+
+function keysOf(claims: AccessTokenClaims): string[] {
+  const keys = ["everyone", `user:${claims.sub}`, `session:${claims.sid}`, `token:${claims.jti}`];
+  if (claims.tid !== undefined) keys.push(`tenant:${claims.tid}`);
+  return keys;
+}
+
+/** Hands over admissions in the second of their `exp`: one timer however many sockets there are. */
+export class ExpiryWheel {
+  readonly #bySecond = new Map<number, Set<Admission>>();
+  readonly #onExpired: (admissions: ReadonlySet<Admission>) => void;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(onExpired: (admissions: ReadonlySet<Admission>) => void) {
+    this.#onExpired = onExpired;
+    this.#arm();
+  }
+
+  add(admission: Admission): void {
+    const second = Math.ceil(admission.claims.exp);
+    const due = this.#bySecond.get(second);
+    if (due === undefined) this.#bySecond.set(second, new Set([admission]));
+    else due.add(admission);
+  }
+
+  remove(admission: Admission): void {
+    const second = Math.ceil(admission.claims.exp);
+    const due = this.#bySecond.get(second);
+    if (due?.delete(admission) && due.size === 0) this.#bySecond.delete(second);
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+  }
+
+  #arm(): void {
+    // Just past the next whole second, by the wall clock, since that is what `exp` speaks of.
+    this.#timer = setTimeout(() => this.#turn(), 1000 - (Date.now() % 1000) + 1);
+    this.#timer.unref();
+  }
+
+  /** Looks at every second that has sockets, so that one the machine slept through is not missed. */
+  #turn(): void {
+    const now = Math.floor(Date.now() / 1000);
+    for (const [second, admissions] of this.#bySecond) {
+      if (second > now) continue;
+      this.#bySecond.delete(second);
+      this.#onExpired(admissions);
+    }
+    this.#arm();
+  }
+}
+
+/**
+ * Ends sockets for good: each is told why and disconnected, so that a stock client does not come back by itself.
+ *
+ * @returns how many were closed
+ */
+export function disconnectAll(admissions: ReadonlySet<Admission>, code: RefusalCode): Promise<number> {
+  return endAll(admissions, code, disconnect);
+}
+
+/** Ends one socket for good. Another namespace on the same transport may belong to somebody else, who stays. */
+export function disconnect(socket: ProtectedSocket, code: RefusalCode): void {
+  tell(socket, code);
+  socket.disconnect();
+  if ((openOn.get(socket.conn)?.size ?? 0) === 0) closeTransport(socket);
+}
+
+/** Ends sockets by closing their transport, so that a stock client comes back by itself, with a fresh token. */
+export function closeForRefresh(admissions: ReadonlySet<Admission>, code: RefusalCode): Promise<number> {
+  return endAll(admissions, code, (socket) => {
+    tell(socket, code);
+    closeTransport(socket);
+  });
+}
+
+/** All are silenced at once; closing them yields to the loop. */
+async function endAll(
+  admissions: ReadonlySet<Admission>,
+  code: RefusalCode,
+  end: (socket: ProtectedSocket, code: RefusalCode) => void,
+): Promise<number> {
+  const open = [...admissions].filter((admission) => admission.ended === undefined);
+  for (const admission of open) admission.ended = code;
+  let sliceStart = performance.now();
+  for (const { socket } of open) {
+    end(socket, code);
+    if (performance.now() - sliceStart > CLOSE_SLICE_MS) {
+      await nextTurn();
+      sliceStart = performance.now();
+    }
+  }
+  return open.length;
+}
+
+function tell(socket: ProtectedSocket, code: RefusalCode): void {
+  const data = unauthorizedErrorData(new Refusal(code));
+  socket.emit("unauthorized", { message: data.message, data });
+}
+
+function closeTransport({ conn }: ProtectedSocket): void {
+  conn.close();
+  if (conn.readyState === "closed") return;
+  const cut = setTimeout(() => conn.close(true), DRAIN_LIMIT_MS);
+  conn.once("close", () => clearTimeout(cut));
+}
+
+/** Admitted, still connected sockets of each transport: several namespaces share one. */
+const openOn = new WeakMap<ProtectedSocket["conn"], Set<ProtectedSocket>>();
+
+export function trackTransport(socket: ProtectedSocket): void {
+  const siblings = openOn.get(socket.conn);
+  if (siblings === undefined) openOn.set(socket.conn, new Set([socket]));
+  else siblings.add(socket);
+  socket.once("disconnect", () => openOn.get(socket.conn)?.delete(socket));
+}

@@ -1,0 +1,196 @@
+/**
+ * Judges tokens by the keys of their issuers, without asking anybody: each issuer's JWK Set is fetched ahead of time,
+ * kept, renewed in the background and served stale, for a bounded time, while the issuer is down. Keys are looked up
+ * per issuer, never by `kid` alone, and no URL is ever made from what a token says.
+ */
+import { createLocalJWKSet, decodeJwt, errors, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
+import {
+  type AccessTokenClaims,
+  MAX_TOKEN_LENGTH,
+  type SignatureAlgorithm,
+  type TokenRules,
+  verifyAccessToken,
+  verifyTyped,
+} from "#contract/access-token";
+import { Refusal } from "#contract/refusal";
+import { RECEIPT_QUERY_TYPE, type RevocationEvent, verifyRevocation } from "#contract/revocation";
+
+export interface TrustedIssuer {
+  /** The exact `iss` of its tokens. */
+  readonly issuer: string;
+  /** The `aud` that a token must name. */
+  readonly audience: string;
+  /** Where its JWK Set is; `<issuer>/.well-known/jwks.json` unless given. */
+  readonly jwksUri?: string | undefined;
+  /** Accepted signature algorithms; all three of the contract unless given. */
+  readonly algorithms?: readonly SignatureAlgorithm[] | undefined;
+}
+
+export interface Verifier {
+  /** Resolves once the keys of every issuer are there; keeps trying until then. */
+  ready(): Promise<void>;
+  /** @throws {Refusal} see {@link verifyAccessToken} */
+  accessToken(token: unknown): Promise<AccessTokenClaims>;
+  /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of. */
+  revocation(set: unknown): Promise<{ readonly issuer: string; readonly event: RevocationEvent }>;
+  /** Whether a trusted issuer signed this query. @throws {Refusal} */
+  receiptQuery(token: unknown): Promise<void>;
+  close(): void;
+}
+
+export interface VerifierOptions {
+  readonly issuers: readonly TrustedIssuer[];
+  /** The audience of events and receipt queries. */
+  readonly cluster: string;
+  readonly clockSkewSeconds: number;
+  onProblem(message: string, error: unknown): void;
+}
+
+const ALGORITHMS: readonly SignatureAlgorithm[] = ["EdDSA", "ES256", "RS256"];
+
+export function createVerifier(options: VerifierOptions): Verifier {
+  const { cluster, clockSkewSeconds } = options;
+  const issuers = new Map(
+    options.issuers.map((trusted) => {
+      const algorithms = trusted.algorithms ?? ALGORITHMS;
+      const rules: TokenRules = { issuer: trusted.issuer, audience: trusted.audience, algorithms, clockSkewSeconds };
+      const uri = new URL(trusted.jwksUri ?? `${trusted.issuer}/.well-known/jwks.json`);
+      const keys = createKeySet(uri, (error) => options.onProblem(`cannot fetch the keys of ${trusted.issuer}`, error));
+      return [trusted.issuer, { keys, rules, controlRules: { ...rules, audience: cluster } }] as const;
+    }),
+  );
+
+  /** The unverified `iss` only chooses among the issuers that are configured; verifying checks it again. */
+  function issuerOf(token: unknown) {
+    if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
+    if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
+    if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
+    const trusted = issuers.get(claimedIssuer(token));
+    if (trusted === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
+    return trusted;
+  }
+
+  return {
+    async ready() {
+      await Promise.all([...issuers.values()].map(({ keys }) => keys.ready()));
+    },
+    async accessToken(token) {
+      const { keys, rules } = issuerOf(token);
+      return verifyAccessToken(token, keys.get, rules);
+    },
+    async revocation(set) {
+      const { keys, controlRules } = issuerOf(set);
+      return { issuer: controlRules.issuer, event: await verifyRevocation(set, keys.get, controlRules) };
+    },
+    async receiptQuery(token) {
+      const { keys, controlRules } = issuerOf(token);
+      await verifyTyped(RECEIPT_QUERY_TYPE, token, keys.get, controlRules);
+    },
+    close() {
+      for (const { keys } of issuers.values()) keys.close();
+    },
+  };
+}
+
+function claimedIssuer(token: string): string {
+  try {
+    return decodeJwt(token).iss ?? "";
+  } catch (error) {
+    throw new Refusal("token_invalid", { cause: error, detail: "not a JWT" });
+  }
+}
+
+interface KeySet {
+  ready(): Promise<void>;
+  readonly get: JWTVerifyGetKey;
+  close(): void;
+}
+
+const FETCH_TIMEOUT_MS = 3_000;
+const MAX_KEY_SET_BYTES = 65_536;
+/** An unknown `kid` makes us ask the issuer, at most this often: garbage must not become a flood. */
+const COOLDOWN_MS = 30_000;
+const RENEW_AFTER_MS = 5 * 60_000;
+/** How long keys are believed while the issuer cannot be reached. */
+const STALE_LIMIT_MS = 24 * 60 * 60_000;
+const FIRST_FETCH_RETRY_MS = 250;
+
+function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
+  const stopping = new AbortController();
+  let find: ReturnType<typeof createLocalJWKSet> | undefined;
+  let fetchedAt = Number.NEGATIVE_INFINITY;
+  let askedAt = Number.NEGATIVE_INFINITY;
+  let asking: Promise<boolean> | undefined;
+
+  async function ask(): Promise<boolean> {
+    askedAt = performance.now();
+    try {
+      find = createLocalJWKSet(await fetchKeySet(uri, stopping.signal));
+      fetchedAt = performance.now();
+      return true;
+    } catch (error) {
+      if (!stopping.signal.aborted) onProblem(error);
+      return false;
+    }
+  }
+
+  /** One request at a time, however many wait for it. Resolves to whether it brought keys; never rejects. */
+  function renew(): Promise<boolean> {
+    asking ??= ask().finally(() => {
+      asking = undefined;
+    });
+    return asking;
+  }
+
+  const get: JWTVerifyGetKey = async (header, token) => {
+    const age = performance.now() - fetchedAt;
+    if (find === undefined || age > STALE_LIMIT_MS) throw new Refusal("unavailable", { detail: "no keys" });
+    if (age > RENEW_AFTER_MS && performance.now() - askedAt > COOLDOWN_MS) void renew();
+    try {
+      return await find(header, token);
+    } catch (error) {
+      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+      if (performance.now() - askedAt < COOLDOWN_MS && asking === undefined) throw error;
+      if (!(await renew())) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
+      return find(header, token);
+    }
+  };
+
+  return {
+    get,
+    async ready() {
+      while (find === undefined && !stopping.signal.aborted) {
+        if (await renew()) return;
+        await new Promise((resolve) => setTimeout(resolve, FIRST_FETCH_RETRY_MS));
+      }
+    },
+    close() {
+      stopping.abort();
+    },
+  };
+}
+
+async function fetchKeySet(uri: URL, stopping: AbortSignal): Promise<JSONWebKeySet> {
+  const response = await fetch(uri, {
+    headers: { accept: "application/json" },
+    redirect: "error",
+    signal: AbortSignal.any([stopping, AbortSignal.timeout(FETCH_TIMEOUT_MS)]),
+  });
+  if (response.status !== 200) throw new Error(`the key set answered ${response.status}`);
+  const text = await readBounded(response, MAX_KEY_SET_BYTES);
+  const body: unknown = JSON.parse(text);
+  if (typeof body !== "object" || body === null || !("keys" in body) || !Array.isArray(body.keys)) {
+    throw new Error("that is no JWK Set");
+  }
+  return { keys: body.keys };
+}
+
+async function readBounded(response: Response, limit: number): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of response.body ?? []) {
+    text += decoder.decode(chunk as Uint8Array, { stream: true });
+    if (text.length > limit) throw new Error("the key set is too large");
+  }
+  return text + decoder.decode();
+}

@@ -1,0 +1,301 @@
+import { request as httpRequest } from "node:http";
+import { Redis } from "ioredis";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { RevocationTarget } from "#contract/revocation";
+import { until } from "../../infra/until.ts";
+import {
+  connected,
+  linkTo,
+  revocationOf,
+  startCluster,
+  type TestCluster,
+  type TestNode,
+} from "../support/realtime-cluster.ts";
+import { createSigner } from "../support/tokens.ts";
+
+let cluster: TestCluster;
+let nodes: TestNode[];
+/** Holds the handshakes of `/slow` until it is let go. */
+let letGo = () => {};
+
+beforeAll(async () => {
+  cluster = await startCluster();
+  nodes = await Promise.all(
+    [1, 2, 3].map(() =>
+      cluster.startNode({}, (io) => {
+        io.of("/slow").use((_socket, next) => {
+          letGo = next;
+        });
+        io.of("/admin");
+      }),
+    ),
+  );
+  await Promise.all(nodes.map(({ door }) => door.ready()));
+});
+
+afterAll(() => cluster.stop());
+
+const [one, two, three] = [() => nodes[0] as TestNode, () => nodes[1] as TestNode, () => nodes[2] as TestNode];
+const GONE = ["connect", "unauthorized:session_revoked", "disconnect:io server disconnect"];
+
+/** One client with this token on each node. */
+async function everywhere(claims: Parameters<TestCluster["issuer"]["token"]>[0]) {
+  const token = await cluster.issuer.token(claims);
+  const clients = nodes.map((node) => cluster.client(node, token));
+  await Promise.all(clients.map(connected));
+  return { token, clients };
+}
+
+describe("a revocation", () => {
+  const now = Math.floor(Date.now() / 1000);
+  /** Whom each row revokes, and who is as near to it as can be and stays. Every row has people of its own. */
+  const personOf = (row: string) => {
+    const sub = `u_${row}`;
+    return { sub, sid: `${sub}.a`, jti: `t_${row}`, tid: `tenant_${row}`, gen: 3, auth_time: now - 10 };
+  };
+  type Person = ReturnType<typeof personOf>;
+  const rows: readonly (readonly [string, (person: Person) => RevocationTarget, Partial<Person>])[] = [
+    ["token", ({ jti }) => ({ kind: "token", jti }), { jti: "t_other" }],
+    ["session", ({ sid }) => ({ kind: "session", sid }), { sid: "u_session.b", jti: "t_b" }],
+    ["user", ({ sub }) => ({ kind: "user", sub, generation: 4 }), { gen: 4, jti: "t_c" }],
+    ["tenant", ({ tid }) => ({ kind: "tenant", tid, cutoff: now - 5 }), { tid: "globex" }],
+    ["everyone", () => ({ kind: "everyone", cutoff: now - 5 }), { auth_time: now - 4 }],
+  ];
+
+  it.each(rows)(
+    "of one %s closes what it covers on every node, refuses it from then on, and spares the rest",
+    async (row, targetOf, difference) => {
+      const person = personOf(row);
+      const { token, clients } = await everywhere(person);
+      const others = await everywhere({ ...person, ...difference });
+      const receipt = await cluster.revoke(one(), [targetOf(person)]);
+      expect(receipt.pending).toEqual([]);
+      expect(receipt.applied.map(({ node, closed }) => [node, closed]).sort()).toEqual(
+        nodes.map(({ door }) => [door.node, 1]).sort(),
+      );
+      for (const client of clients) {
+        await until("it is out", () => !client.connected);
+        expect(client.history).toEqual(GONE);
+        expect(client.active).toBe(false);
+      }
+      for (const node of nodes) {
+        const again = cluster.client(node, token);
+        await until("it was refused", () => again.history.length > 0);
+        expect(again.history).toEqual(["connect_error:session_revoked"]);
+      }
+      for (const other of others.clients) {
+        expect(other.history).toEqual(["connect"]);
+        other.disconnect();
+      }
+      await until("the next row starts alone", () => nodes.every(({ door }) => door.health().sockets === 0));
+    },
+  );
+
+  it("that lands in the middle of a handshake refuses it at its end", async () => {
+    const sid = "u_mid.a";
+    const client = cluster.client({ ...one(), url: `${one().url}/slow` }, await cluster.issuer.token({ sid }));
+    letGo = () => {};
+    const idle = letGo;
+    await until("it is in the app's middleware", () => letGo !== idle);
+    const receipt = await cluster.revoke(two(), [{ kind: "session", sid }]);
+    expect(receipt.pending).toEqual([]);
+    letGo();
+    await until("it is out", () => client.history.length > 0 && !client.connected);
+    expect(client.history).toEqual(GONE);
+  });
+
+  it("closes one namespace of a transport and leaves another that belongs to somebody else", async () => {
+    const [mine, theirs] = [await cluster.issuer.token({ sid: "u_ns.a" }), await cluster.issuer.token()];
+    const admin = cluster.client({ ...one(), url: `${one().url}/admin` }, mine, { forceNew: false, multiplex: true });
+    const main = admin.io.socket("/", { auth: { token: theirs } });
+    main.connect();
+    await until("both are in", () => admin.connected && main.connected);
+    await cluster.revoke(one(), [{ kind: "session", sid: "u_ns.a" }]);
+    await until("it is out", () => !admin.connected);
+    expect(main.connected).toBe(true);
+    main.disconnect();
+  });
+
+  it("counts its sockets once, however often and wherever it is delivered", async () => {
+    const sid = "u_twice.a";
+    await everywhere({ sid });
+    const set = await cluster.issuer.set({ ...revocationOf([{ kind: "session", sid }]), id: "rev_twice" });
+    const answers = await Promise.all([one(), two(), three(), one()].map((node) => cluster.push(node, set)));
+    expect(answers.map(({ status }) => status)).toEqual([202, 202, 202, 202]);
+    const receipt = await cluster.receipt(three(), "rev_twice");
+    expect(receipt.applied.map(({ closed }) => closed)).toEqual([1, 1, 1]);
+  });
+
+  it("silences every socket at once, though closing thousands takes turns", async () => {
+    const sid = "u_many.a";
+    const token = await cluster.issuer.token({ sid });
+    const clients = Array.from({ length: 150 }, () => cluster.client(one(), token));
+    await Promise.all(clients.map(connected));
+    const receipt = await cluster.revoke(one(), [{ kind: "session", sid }]);
+    expect(receipt.applied.find(({ node }) => node === one().door.node)?.closed).toBe(150);
+    await until("all are out", () => clients.every((client) => !client.connected));
+  });
+});
+
+describe("a node that missed something", () => {
+  it("finds within a heartbeat what pub/sub lost while its link was cut", async () => {
+    const link = await linkTo(cluster.redis.port);
+    const cutOff = await cluster.startNode({ REDIS_URL: `redis://127.0.0.1:${link.port}` });
+    await cutOff.door.ready();
+    const client = cluster.client(cutOff, await cluster.issuer.token({ sid: "u_cut.a" }));
+    await connected(client);
+    link.cut();
+    const set = await cluster.issuer.set({ ...revocationOf([{ kind: "session", sid: "u_cut.a" }]), id: "rev_cut" });
+    expect((await cluster.push(one(), set)).status).toBe(202);
+    const meanwhile = await cluster.receipt(one(), "rev_cut", 0);
+    expect(meanwhile.pending).toContain(cutOff.door.node);
+    link.heal();
+    await until("it is out", () => !client.connected);
+    expect(client.history).toEqual(GONE);
+    const after = await cluster.receipt(one(), "rev_cut");
+    expect(after.applied.find(({ node }) => node === cutOff.door.node)?.closed).toBe(1);
+    await cutOff.stop();
+    await link.close();
+  });
+
+  it("finds it too when its link swallowed everything without closing", async () => {
+    const link = await linkTo(cluster.redis.port);
+    const stalled = await cluster.startNode({ REDIS_URL: `redis://127.0.0.1:${link.port}` });
+    await stalled.door.ready();
+    const client = cluster.client(stalled, await cluster.issuer.token({ sid: "u_stall.a" }));
+    await connected(client);
+    link.stall();
+    const set = await cluster.issuer.set(revocationOf([{ kind: "session", sid: "u_stall.a" }]));
+    expect((await cluster.push(one(), set)).status).toBe(202);
+    await until("its lease is over", () => !stalled.door.health().ready);
+    link.heal();
+    await until("it is out", () => !client.connected);
+    await stalled.stop();
+    await link.close();
+  });
+
+  it("that starts after a revocation refuses the token from its first handshake on", async () => {
+    const token = await cluster.issuer.token({ sid: "u_late.a" });
+    await cluster.revoke(one(), [{ kind: "session", sid: "u_late.a" }]);
+    const late = await cluster.startNode();
+    const client = cluster.client(late, token, { reconnectionDelay: 5, reconnectionDelayMax: 5 });
+    await until("it was judged", () => client.history.some((what) => what !== "connect_error:transport"));
+    expect(client.history.at(-1)).toBe("connect_error:session_revoked");
+    await late.stop();
+  });
+
+  it("reads on in a stream that was emptied under it", async () => {
+    const redis = new Redis(cluster.redis.url);
+    await redis.flushall();
+    const { clients } = await everywhere({ sid: "u_flush.a" });
+    // Appended without ringing the bell, so that only reading finds it.
+    const set = await cluster.issuer.set(revocationOf([{ kind: "session", sid: "u_flush.a" }]));
+    await redis.xadd("{keycard}:log", "1-1", "set", set);
+    await until("all are out", () => clients.every((client) => !client.connected));
+    redis.disconnect();
+  });
+});
+
+describe("writing to Redis", () => {
+  it("throws nobody out: what no trusted issuer signed is ignored, and the nodes go on", async () => {
+    const { clients } = await everywhere({ sid: "u_forged.a" });
+    const redis = new Redis(cluster.redis.url);
+    const mallory = await createSigner("ES256", "mallory");
+    const event = revocationOf([{ kind: "session", sid: "u_forged.a" }]);
+    const forged = await cluster.issuer.set(event, { signer: mallory });
+    const elsewhere = await cluster.issuer.set(event, { audience: "another-cluster" });
+    const bad = [forged, elsewhere, "not a token", "", "x".repeat(100_000)];
+    for (const set of bad) {
+      await redis.publish("{keycard}:bell", `${Date.now()}-9 ${set}`);
+      await redis.xadd("{keycard}:log", "*", "set", set);
+      await redis.xadd("{keycard}:log", "*", "other", set);
+    }
+    await redis.publish("{keycard}:bell", "nonsense");
+    // A true one behind them: once it is applied, the forged ones have been seen and passed over.
+    const receipt = await cluster.revoke(one(), [{ kind: "session", sid: "u_nobody.a" }]);
+    expect(receipt.pending).toEqual([]);
+    for (const client of clients) expect(client.history).toEqual(["connect"]);
+    await until("it is in the log", () => one().lines.some((line) => line.includes("not signed by a trusted issuer")));
+    redis.disconnect();
+  });
+});
+
+describe("Redis away", () => {
+  it("an event is answered 503, acted on here at once, and carried out everywhere when it is pushed again", async () => {
+    const { clients } = await everywhere({ sid: "u_away.a" });
+    const event = { ...revocationOf([{ kind: "session", sid: "u_away.a" }]), id: "rev_away" };
+    await cluster.redis.kill("SIGKILL");
+    const set = await cluster.issuer.set(event);
+    expect((await cluster.push(one(), set)).status).toBe(503);
+    await until("it is out where the event is", () => !clients[0]?.connected);
+    await cluster.redis.restart();
+    await until("it is taken", async () => (await cluster.push(one(), set)).status === 202);
+    await until("all are out", () => clients.every((client) => !client.connected));
+    const receipt = await cluster.receipt(one(), "rev_away");
+    expect(receipt.applied.find(({ node }) => node === one().door.node)?.closed).toBe(1);
+    await until("the nodes are ready again", () => nodes.every(({ door }) => door.health().ready));
+  });
+});
+
+describe("push delivery (RFC 8935)", () => {
+  const bodyOf = async (response: Response) => ({
+    status: response.status,
+    ...((await response.json()) as { err: string }),
+  });
+
+  it("answers 202 with an empty body", async () => {
+    const response = await cluster.push(one(), await cluster.issuer.set());
+    expect([response.status, await response.text()]).toEqual([202, ""]);
+  });
+
+  it("names what is wrong with an event by the codes of section 2.4", async () => {
+    const mallory = await createSigner("ES256", "mallory-2");
+    const same = await createSigner("ES256", cluster.issuer.signer.key.kid);
+    const { issuer } = cluster;
+    const rows = [
+      ["authentication_failed", await issuer.set({}, { signer: same })],
+      ["invalid_key", await issuer.set({}, { signer: mallory })],
+      ["invalid_audience", await issuer.set({}, { audience: "elsewhere" })],
+      ["invalid_issuer", await issuer.set({}, { issuer: "https://elsewhere.test" })],
+      ["invalid_request", await issuer.token()],
+      ["invalid_request", "no token at all"],
+      ["invalid_request", await issuer.set({ targets: [{ kind: "planet" } as never] })],
+      ["invalid_request", "x".repeat(1_000_000)],
+      ["invalid_request", ""],
+    ] as const;
+    for (const [err, set] of rows)
+      expect(await bodyOf(await cluster.push(one(), set))).toMatchObject({ status: 400, err });
+  });
+
+  it("refuses another content type and another method", async () => {
+    const url = `${one().url}/events`;
+    expect(await bodyOf(await fetch(url, { method: "POST", body: "{}" }))).toMatchObject({
+      status: 400,
+      err: "invalid_request",
+    });
+    expect((await fetch(url)).status).toBe(405);
+  });
+
+  it("outlives request lines that are no paths", async () => {
+    for (const path of ["//", "http://[", "*", "/%", "/receipts/%00?wait=%"]) {
+      const status = await new Promise((resolve, reject) => {
+        const request = httpRequest({ port: one().port, host: "127.0.0.1", path });
+        request
+          .on("response", (response) => resolve(response.resume().statusCode))
+          .on("error", reject)
+          .end();
+      });
+      expect(status, path).toBe(404);
+    }
+  });
+
+  it("tells a receipt only to a trusted issuer, and 404 for an event it does not know", async () => {
+    const url = `${one().url}/receipts/rev_unknown`;
+    expect((await fetch(url)).status).toBe(401);
+    expect((await fetch(url, { headers: { authorization: `Bearer ${await cluster.issuer.token()}` } })).status).toBe(
+      401,
+    );
+    const authorization = `Bearer ${await cluster.issuer.query()}`;
+    expect((await fetch(url, { headers: { authorization } })).status).toBe(404);
+  });
+});
