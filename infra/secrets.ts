@@ -1,0 +1,28 @@
+/** The secrets of a local stack: made at its first start, each in a file that only its owner can read. */
+import { randomBytes } from "node:crypto";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+export interface Secrets {
+  readonly keycardSecret: string;
+  readonly adminToken: string;
+}
+
+/** The secrets of this state directory. */
+export async function keepSecrets(dir: string): Promise<Secrets> {
+  return {
+    keycardSecret: await keep(join(dir, "keycard-secret")),
+    adminToken: await keep(join(dir, "admin-token")),
+  };
+}
+
+async function keep(path: string): Promise<string> {
+  try {
+    return (await readFile(path, "utf8")).trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+  const secret = randomBytes(32).toString("base64url");
+  await writeFile(path, `${secret}\n`, { mode: 0o600, flag: "wx" });
+  return secret;
+}
