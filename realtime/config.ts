@@ -37,6 +37,12 @@ const environment = z.object({
   HANDLERS: z.string().optional(),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "silent"]).default("info"),
   LEASE_SECONDS: seconds(5),
+  /** Lets clients connect without a token and show it within this time, in the event `authenticate`; 0 is off. */
+  LOBBY_SECONDS: z.coerce.number().int().min(0).max(60).default(0),
+  /** How long before its token's end a socket is told. */
+  EXPIRY_LEAD_SECONDS: seconds(30),
+  /** Proxies whose `X-Forwarded-For` is believed: addresses and networks, separated by commas. */
+  TRUSTED_PROXIES: list.pipe(z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()]))),
   /** How long open sockets are given to go elsewhere when the node stops. */
   DRAIN_SECONDS: seconds(10),
 });

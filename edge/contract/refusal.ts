@@ -28,6 +28,7 @@ export const REFUSALS = {
     advice: "login",
     message: "The refresh token was used before; the session has ended.",
   },
+  session_mismatch: { status: 403, advice: "fix", message: "The token belongs to another session." },
   scope_insufficient: { status: 403, advice: "fix", message: "The token does not allow this." },
   origin_forbidden: { status: 403, advice: "fix", message: "Requests from this origin are not accepted." },
   too_many_attempts: { status: 429, advice: "wait", message: "Too many attempts." },
@@ -50,6 +51,8 @@ export interface RefusalAnswer {
   readonly message: string;
   /** Seconds to wait before trying again. */
   readonly retry_after?: number;
+  /** What the token would have to allow: "scope chat.write". */
+  readonly requires?: string;
 }
 
 /**
@@ -64,6 +67,7 @@ export interface RefusalOptions {
   /** For the log, never for the wire. */
   readonly detail?: string | undefined;
   readonly retryAfterSeconds?: number | undefined;
+  readonly requires?: string | undefined;
   readonly cause?: unknown;
 }
 
@@ -73,12 +77,14 @@ export class Refusal extends Error {
   readonly code: RefusalCode;
   readonly detail: string | undefined;
   readonly retryAfterSeconds: number | undefined;
+  readonly requires: string | undefined;
 
   constructor(code: RefusalCode, options: RefusalOptions = {}) {
     super(REFUSALS[code].message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.detail = options.detail;
     this.retryAfterSeconds = options.retryAfterSeconds;
+    this.requires = options.requires;
   }
 
   get status(): number {
@@ -92,6 +98,7 @@ export class Refusal extends Error {
       advice,
       message,
       ...(this.retryAfterSeconds === undefined ? {} : { retry_after: this.retryAfterSeconds }),
+      ...(this.requires === undefined ? {} : { requires: this.requires }),
     };
   }
 }
