@@ -1,0 +1,82 @@
+/**
+ * The HTTP face of the edge: which route is answered by whom, what every answer carries, and the one place where a refusal
+ * becomes an answer.
+ */
+import { Hono } from "hono";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { REFUSALS, Refusal, toRefusal } from "#contract/refusal";
+import { readConfig } from "./config.ts";
+import { logFailure, logRefusal } from "./log.ts";
+import { createAccount, revoke, showAccount, showRevocation } from "./routes/admin.ts";
+import { corsHeaders, PREFLIGHT_HEADERS } from "./routes/browser.ts";
+import { endSession, healthz, jwks, listSessions, login, logout, refresh } from "./routes/login.ts";
+import type { Exchange, Keycard } from "./routes/request.ts";
+
+type Handler = (c: Exchange) => Response | Promise<Response>;
+type Method = "GET" | "POST" | "DELETE";
+
+const ROUTES: readonly (readonly [path: string, methods: Partial<Record<Method, Handler>>])[] = [
+  ["/login", { POST: login }],
+  ["/refresh", { POST: refresh }],
+  ["/logout", { POST: logout }],
+  ["/sessions", { GET: listSessions }],
+  ["/sessions/:sid", { DELETE: endSession }],
+  ["/.well-known/jwks.json", { GET: jwks }],
+  ["/healthz", { GET: healthz }],
+  ["/admin/accounts", { POST: createAccount }],
+  ["/admin/accounts/:sub", { GET: showAccount }],
+  ["/admin/revocations", { POST: revoke }],
+  ["/admin/revocations/:id", { GET: showRevocation }],
+];
+
+const SECURITY_HEADERS: Readonly<Record<string, string>> = {
+  "cache-control": "no-store",
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+  "referrer-policy": "no-referrer",
+  "strict-transport-security": "max-age=31536000",
+  "x-content-type-options": "nosniff",
+};
+
+/** The Worker's HTTP application. */
+export const app = new Hono<Keycard>();
+
+app.use(async (c, next) => {
+  const requestId = c.req.header("cf-ray") ?? crypto.randomUUID();
+  c.set("requestId", requestId);
+  const always = { ...SECURITY_HEADERS, "x-request-id": requestId };
+  for (const [name, value] of Object.entries(always)) c.header(name, value);
+  const config = readConfig(c.env);
+  c.set("config", config);
+  const cors = corsHeaders(config, c.req.header("origin"));
+  for (const [name, value] of Object.entries(cors)) c.header(name, value);
+  c.header("vary", "Origin");
+  if (c.req.method === "OPTIONS" && "access-control-allow-origin" in cors) return c.body(null, 204, PREFLIGHT_HEADERS);
+  return await next();
+});
+
+for (const [path, methods] of ROUTES) {
+  for (const [method, handler] of Object.entries(methods)) app.on(method, path, handler);
+  const allowed = Object.keys(methods).flatMap((method) => (method === "GET" ? ["GET", "HEAD"] : [method]));
+  app.all(path, (c) => {
+    c.header("allow", allowed.join(", "));
+    throw new Refusal("method_not_allowed");
+  });
+}
+
+app.notFound((c) => refused(c, new Refusal("not_found", { detail: "no such route" })));
+
+app.onError((error, c) => refused(c, toRefusal(error)));
+
+/** A refusal as an answer: RFC 9457. Its detail and its cause are for the log alone. */
+function refused(c: Exchange, refusal: Refusal): Response {
+  const { code, detail, status } = refusal;
+  const fields = { code, detail, method: c.req.method, path: c.req.path, request: c.var.requestId };
+  if (status >= 500) logFailure("failed", fields, refusal.cause);
+  else logRefusal("refused", fields);
+  const { advice, message, retry_after } = refusal.answer();
+  if (retry_after !== undefined) c.header("retry-after", String(retry_after));
+  if (status === 401) c.header("www-authenticate", "Bearer");
+  const problem = { type: `urn:keycard:refusal:${code}`, title: message, status, code, advice, retry_after };
+  const mediaType = { "content-type": "application/problem+json" };
+  return c.body(JSON.stringify(problem), REFUSALS[code].status satisfies ContentfulStatusCode, mediaType);
+}

@@ -1,0 +1,113 @@
+/**
+ * One realtime cluster as the edge sees it over HTTPS: it takes events (RFC 8935) and says which nodes applied them. Its nodes
+ * share one Redis, so that any of them will do; they are tried in turn, the one that answered last first.
+ */
+import { z } from "zod";
+import type { ClusterReceipt } from "#contract/revocation";
+import { SECURITY_EVENT_MEDIA_TYPE } from "#contract/revocation";
+import { parseJson, readAtMost } from "./bounded-body.ts";
+import type { ClusterConfig } from "./config.ts";
+
+const TIMEOUT_MS = 5_000;
+const MAX_ANSWER_BYTES = 256 * 1024;
+const MAX_NODES = 1_000;
+const MAX_ERROR_LENGTH = 300;
+
+/** `refused` is about this event and repeating it at once is no use; `later` is about the cluster. */
+export type Push =
+  | { readonly taken: true }
+  | { readonly taken: false; readonly reason: "refused" | "later"; readonly error: string };
+
+const nodeName = z.string().min(1).max(256);
+const clusterReceipt = z.object({
+  id: z.string().max(256),
+  expected: z.array(nodeName).max(MAX_NODES),
+  applied: z
+    .array(z.object({ node: nodeName, applied_at: z.number().nonnegative(), closed: z.int().nonnegative() }))
+    .max(MAX_NODES),
+  pending: z.array(nodeName).max(MAX_NODES),
+});
+/** RFC 8935 section 2.4. */
+const deliveryError = z.object({ err: z.string().max(64), description: z.string().optional() });
+
+export class Cluster {
+  readonly id: string;
+  readonly #endpoints: readonly string[];
+  /** Index of the endpoint that answered last. */
+  #preferred = 0;
+
+  constructor({ id, endpoints }: ClusterConfig) {
+    this.id = id;
+    this.#endpoints = endpoints;
+  }
+
+  /** Hands an event over. Never throws. */
+  async push(set: string): Promise<Push> {
+    const headers = { "content-type": SECURITY_EVENT_MEDIA_TYPE, accept: "application/json" };
+    const errors: string[] = [];
+    let refusals = 0;
+    for (const [index, endpoint] of this.#inTurn()) {
+      const result = await exchange(`${endpoint}/events`, { method: "POST", headers, body: set }, TIMEOUT_MS);
+      if (result.status === 202) {
+        this.#preferred = index;
+        return { taken: true };
+      }
+      // Another node may know a key that this one has not fetched yet, so that even a refusal is tried elsewhere.
+      if (result.status === 400) refusals++;
+      errors.push(`${endpoint}: ${failure(result)}`);
+    }
+    const reason = refusals === this.#endpoints.length ? "refused" : "later";
+    return { taken: false, reason, error: errors.join("; ").slice(0, MAX_ERROR_LENGTH) };
+  }
+
+  /**
+   * Asks which nodes applied an event, and lets the cluster wait until all have or `waitMs` are over.
+   *
+   * @returns the receipt, or what went wrong. Never throws.
+   */
+  async receipt(id: string, bearer: string, waitMs: number): Promise<ClusterReceipt | { readonly error: string }> {
+    let error = "";
+    for (const [index, endpoint] of this.#inTurn()) {
+      const url = `${endpoint}/receipts/${encodeURIComponent(id)}?wait=${Math.floor(waitMs)}`;
+      const headers = { authorization: `Bearer ${bearer}`, accept: "application/json" };
+      const result = await exchange(url, { headers }, waitMs + TIMEOUT_MS / 2);
+      const parsed = clusterReceipt.safeParse(result.json);
+      if (result.status === 200 && parsed.success && parsed.data.id === id) {
+        this.#preferred = index;
+        return parsed.data;
+      }
+      error = `${endpoint}: ${result.status === 200 ? "the receipt is malformed" : failure(result)}`;
+      if (result.status === 404) break;
+    }
+    return { error: error.slice(0, MAX_ERROR_LENGTH) };
+  }
+
+  #inTurn(): (readonly [index: number, endpoint: string])[] {
+    const all = this.#endpoints.map((endpoint, index) => [index, endpoint] as const);
+    return [...all.slice(this.#preferred), ...all.slice(0, this.#preferred)];
+  }
+}
+
+interface Exchange {
+  /** 0 when no answer came. */
+  readonly status: number;
+  readonly json: unknown;
+  readonly error?: string;
+}
+
+async function exchange(url: string, init: RequestInit, timeoutMs: number): Promise<Exchange> {
+  try {
+    // A redirect is not followed: it would carry the event, or the bearer token, to somebody who is not configured.
+    const response = await fetch(url, { ...init, redirect: "manual", signal: AbortSignal.timeout(timeoutMs) });
+    const bytes = await readAtMost(response.body, MAX_ANSWER_BYTES);
+    return { status: response.status, json: bytes === undefined ? undefined : parseJson(bytes) };
+  } catch (error) {
+    return { status: 0, json: undefined, error: error instanceof Error ? error.message : "no answer" };
+  }
+}
+
+function failure({ status, json, error }: Exchange): string {
+  const said = deliveryError.safeParse(json);
+  if (said.success) return `HTTP ${status} ${said.data.err} ${said.data.description ?? ""}`.trim();
+  return error ?? `HTTP ${status}`;
+}

@@ -1,0 +1,9 @@
+/** The entry: what Cloudflare calls, and nothing else. */
+import { app } from "./app.ts";
+
+export { Account } from "./account.ts";
+export { Credential } from "./credential.ts";
+export { KeyRing } from "./key-ring.ts";
+export { RevocationLog } from "./revocation-log.ts";
+
+export default { fetch: app.fetch } satisfies ExportedHandler<Env>;

@@ -1,0 +1,148 @@
+/** Bringing revocations to clusters over real HTTP, and asking them for receipts. One file, as the clusters are shared. */
+import { abortAllDurableObjects, runDurableObjectAlarm } from "cloudflare:test";
+import { createLocalJWKSet, decodeJwt, decodeProtectedHeader, type JSONWebKeySet } from "jose";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { verifyTyped } from "#contract/access-token";
+import { RECEIPT_QUERY_TYPE, verifyRevocation } from "#contract/revocation";
+import { behave, lifeOf, type Manner } from "./cluster.ts";
+import { call, ISSUER, ok, type ReceiptBody, receipt, revocationLog, revoke } from "./edge.ts";
+
+const GOOD: Manner = { events: "take", receipts: "applied" };
+
+beforeEach(async () => {
+  await behave("north", GOOD);
+  await behave("south", GOOD);
+});
+afterEach(async () => {
+  await behave("south", GOOD);
+  // What a test left undelivered must not reach into the next one.
+  await until(async () => {
+    await runDurableObjectAlarm(revocationLog());
+    const { state } = await receipt((await revoke({ kind: "token", jti: "the-last" })).id, { prefer: "wait=1" });
+    expect(state).toBe("applied");
+  });
+});
+
+async function until<T>(check: () => Promise<T>): Promise<T> {
+  return await vi.waitFor(check, { timeout: 10_000, interval: 50 });
+}
+
+function aRevocation(headers: Record<string, string> = {}): Promise<ReceiptBody> {
+  return revoke({ kind: "token", jti: crypto.randomUUID() }, headers);
+}
+
+async function setsFor(cluster: string, id: string): Promise<string[]> {
+  return (await lifeOf(cluster)).sets.filter((set) => decodeJwt(set).jti === id);
+}
+
+async function keys() {
+  return createLocalJWKSet(await ok<JSONWebKeySet>(await call("GET", "/.well-known/jwks.json")));
+}
+
+function rulesFor(audience: string) {
+  return { issuer: ISSUER, audience, algorithms: ["RS256"] as const, clockSkewSeconds: 5 };
+}
+
+test("every cluster is given a signed event that is meant for it", async () => {
+  const { id, seq } = await aRevocation({ prefer: "wait=5" });
+  for (const cluster of ["north", "south"]) {
+    const [set] = await setsFor(cluster, id);
+    expect(decodeProtectedHeader(set ?? "").typ).toBe("secevent+jwt");
+    const event = await verifyRevocation(set, await keys(), rulesFor(cluster));
+    expect(event).toMatchObject({ id, seq, code: "token_revoked", targets: [{ kind: "token" }] });
+    expect(Object.keys(event).sort()).toEqual(["code", "decided_at", "expires_at", "id", "seq", "targets"]);
+  }
+});
+
+test("with Prefer: wait the answer says that every node has applied it, and how many sockets it closed", async () => {
+  const revocation = await aRevocation({ prefer: "wait=5" });
+  expect(revocation).toMatchObject({ state: "applied", closed: 4 });
+  expect(revocation.clusters.map(({ cluster, attempts }) => [cluster, attempts])).toEqual([
+    ["north", 1],
+    ["south", 1],
+  ]);
+});
+
+test("without it the answer does not wait, and the receipt follows", async () => {
+  const { id, state } = await aRevocation();
+  expect(state).toBe("pending");
+  expect(await receipt(id, { prefer: "respond-async, wait=5" })).toMatchObject({ state: "applied", closed: 4 });
+});
+
+test("the last word of a cluster is asked for once", async () => {
+  const { id } = await aRevocation({ prefer: "wait=5" });
+  await receipt(id);
+  await receipt(id);
+  const { queries } = await lifeOf("south");
+  const about = queries.filter((query) => query.id === id);
+  expect(about.length).toBe(1);
+  const token = about[0]?.authorization?.replace("Bearer ", "");
+  const payload = await verifyTyped(RECEIPT_QUERY_TYPE, token, await keys(), rulesFor("south"));
+  expect((payload.exp ?? 0) - (payload.iat ?? 0)).toBe(60);
+  expect(Number(about[0]?.wait)).toBeLessThanOrEqual(5000);
+});
+
+test("while a node has not applied it the state is delivered, and the node is named", async () => {
+  await behave("south", { receipts: "pending" });
+  const { id } = await aRevocation();
+  const early = await receipt(id, { prefer: "wait=1" });
+  expect(early).toMatchObject({ state: "delivered", closed: 4 });
+  expect(early.clusters.find(({ cluster }) => cluster === "south")?.pending).toEqual(["two"]);
+  await behave("south", GOOD);
+  expect((await receipt(id)).state).toBe("applied");
+});
+
+test.for(["unknown", "nonsense"] as const)(
+  "a cluster that answers with something %s is not taken for done",
+  async (receipts) => {
+    await behave("south", { receipts });
+    const { id } = await aRevocation();
+    const { state, clusters } = await receipt(id, { prefer: "wait=1" });
+    expect(state).toBe("delivered");
+    expect(clusters.find(({ cluster }) => cluster === "south")?.last_error).toBeTruthy();
+  },
+);
+
+test.for(["later", "refuse", "elsewhere"] as const)(
+  "an event that a cluster does not take (%s) is brought again, and holds no other cluster up",
+  async (events) => {
+    await behave("south", { events });
+    const { id } = await aRevocation();
+    const early = await until(async () => {
+      const seen = await receipt(id);
+      expect(seen.clusters.every(({ attempts }) => attempts > 0)).toBe(true);
+      return seen;
+    });
+    expect(early.state).toBe("pending");
+    const [north, south] = early.clusters;
+    expect(north?.delivered_at).toBeDefined();
+    expect(south?.delivered_at).toBeUndefined();
+    expect(south?.last_error).toContain("HTTP");
+    await behave("south", GOOD);
+    expect(await receipt(id, { prefer: "wait=10" })).toMatchObject({ state: "applied" });
+    expect((await setsFor("south", id)).length).toBe(1);
+    expect((await lifeOf("thief")).sets).toEqual([]);
+  },
+);
+
+test("an event outlives the crash of the object that was to deliver it", async () => {
+  await behave("south", { events: "later" });
+  const { id } = await aRevocation();
+  await until(async () => expect((await receipt(id)).clusters[1]?.attempts).toBeGreaterThan(0));
+  await abortAllDurableObjects();
+  await behave("south", GOOD);
+  expect(await receipt(id, { prefer: "wait=10" })).toMatchObject({ state: "applied" });
+});
+
+test("many events for a cluster that was away all arrive, each once", async () => {
+  await behave("south", { events: "later" });
+  const ids: string[] = [];
+  for (let i = 0; i < 60; i++) ids.push((await aRevocation()).id);
+  await behave("south", GOOD);
+  const arrived = await until(async () => {
+    const seen = (await lifeOf("south")).sets.map((set) => decodeJwt(set).jti ?? "").filter((id) => ids.includes(id));
+    expect(new Set(seen).size).toBe(60);
+    return seen;
+  });
+  expect(arrived.length).toBe(60);
+});

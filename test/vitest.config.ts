@@ -1,0 +1,67 @@
+/**
+ * Every suite of the project, one run. The contract is judged twice, in Node and in workerd, because both sides run it.
+ * What starts processes of its own (system) comes last and one file at a time: its faults need quiet neighbours.
+ */
+import { cloudflareTest } from "@cloudflare/vitest-plugin";
+import { defineConfig } from "vitest/config";
+
+const SECOND = 1000;
+
+export default defineConfig({
+  root: import.meta.dirname,
+  cacheDir: "../node_modules/.vite",
+  test: {
+    allowOnly: false,
+    // What passed has nothing to say; what failed shows all it printed.
+    silent: "passed-only",
+    projects: [
+      {
+        test: {
+          name: "architecture",
+          root: import.meta.dirname,
+          include: ["architecture.test.ts", "test-count.test.ts"],
+        },
+      },
+      {
+        test: {
+          name: "contract-node",
+          root: import.meta.dirname,
+          include: ["contract/*.test.ts"],
+        },
+      },
+      {
+        plugins: [
+          cloudflareTest({ miniflare: { compatibilityDate: "2026-09-01", compatibilityFlags: ["nodejs_compat"] } }),
+        ],
+        test: {
+          name: "contract-workerd",
+          root: import.meta.dirname,
+          include: ["contract/*.test.ts"],
+        },
+      },
+      "./edge/vitest.config.ts",
+      {
+        test: {
+          name: "realtime",
+          root: import.meta.dirname,
+          include: ["realtime/*.test.ts"],
+          testTimeout: 30 * SECOND,
+          hookTimeout: 60 * SECOND,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          name: "system",
+          root: import.meta.dirname,
+          include: ["system/*.test.ts"],
+          fileParallelism: false,
+          maxWorkers: 1,
+          testTimeout: 120 * SECOND,
+          hookTimeout: 120 * SECOND,
+          sequence: { groupOrder: 2 },
+        },
+      },
+    ],
+  },
+});
