@@ -26,6 +26,8 @@ export type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
 
 /** Characters. Checked before anything is parsed. */
 export const MAX_TOKEN_LENGTH = 8192;
+/** RFC 7515 section 2: base64url without padding, line breaks or white space, which decoders tend to forgive. */
+const COMPACT_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 
 /** Claims of RFC 9068 section 2.2, and our own. Times are seconds since the epoch (NumericDate). */
 export interface AccessTokenClaims {
@@ -127,6 +129,7 @@ export async function verifyTyped(
   if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
   if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
   if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
+  if (!COMPACT_FORM.test(token)) throw new Refusal("token_invalid", { detail: "not in the compact form" });
   const options: JWTVerifyOptions = {
     typ,
     issuer: rules.issuer,
@@ -158,5 +161,5 @@ function isName(value: unknown): value is string {
 }
 
 function isCount(value: unknown): value is number {
-  return typeof value === "number" && Number.isFinite(value) && value >= 0;
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
