@@ -41,6 +41,13 @@ const environment = z.object({
   LOBBY_SECONDS: z.coerce.number().int().min(0).max(60).default(0),
   /** How long before its token's end a socket is told. */
   EXPIRY_LEAD_SECONDS: seconds(30),
+  /** A cookie that holds an access token, believed only from ALLOWED_ORIGINS; none unless given. */
+  TOKEN_COOKIE: z
+    .string()
+    .regex(/^[\w!#$%&'*+.^`|~-]{1,64}$/)
+    .optional(),
+  /** Whether an access token in the query is accepted: it ends up in the logs of proxies. */
+  QUERY_TOKEN: z.enum(["on", "off"]).default("off"),
   /** Proxies whose `X-Forwarded-For` is believed: addresses and networks, separated by commas. */
   TRUSTED_PROXIES: list.pipe(z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()]))),
   /** How long open sockets are given to go elsewhere when the node stops. */

@@ -21,7 +21,14 @@ import { createLobby, type Lobby } from "./lobby.ts";
 import { createLog } from "./log.ts";
 import { createReceiver, type Health, type Receiver } from "./receiver.ts";
 import { demand, demandClaims, type NamespaceRule, type Rule, rulesFor } from "./rules.ts";
-import { type Admission, admittedOn, disconnect, type ProtectedSocket, trackTransport } from "./sockets.ts";
+import {
+  type Admission,
+  admittedOn,
+  type Demand,
+  disconnect,
+  type ProtectedSocket,
+  trackTransport,
+} from "./sockets.ts";
 import { createVerifier, type TrustedIssuer } from "./verifier.ts";
 
 export type { CredentialSources } from "./credentials.ts";
@@ -99,7 +106,7 @@ export interface Door {
    *
    * @throws {Refusal} `scope_insufficient`
    */
-  join(socket: ProtectedSocket, room: string, rule: Pick<Rule, "scope" | "tenant">): void;
+  join(socket: ProtectedSocket, room: string, rule: Demand): void;
   /** This node's sockets of the same session. */
   sessionSockets(socket: ProtectedSocket): ProtectedSocket[];
   /** Ends one socket with a reason that its client is told. It may come back; to keep a person out, revoke. */

@@ -4,14 +4,10 @@
  */
 import type { AccessTokenClaims } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
-import type { ProtectedSocket } from "./sockets.ts";
+import type { Demand, ProtectedSocket } from "./sockets.ts";
 
 /** All that is given must hold. */
-export interface Rule {
-  /** Scopes that the token must have, every one of them. */
-  readonly scope?: string | readonly string[] | undefined;
-  /** Tenants, of which the token must be of one. */
-  readonly tenant?: string | readonly string[] | undefined;
+export interface Rule extends Demand {
   /** The app's own judgement; false or a rejection keeps the socket out. */
   allow?(session: AccessTokenClaims, socket: ProtectedSocket): boolean | Promise<boolean>;
 }
@@ -44,7 +40,7 @@ export async function demand(
 }
 
 /** The part of a rule that the claims alone decide. @throws {Refusal} `scope_insufficient` */
-export function demandClaims(rule: Rule, session: AccessTokenClaims): void {
+export function demandClaims(rule: Demand, session: AccessTokenClaims): void {
   const scopes = new Set(session.scope?.split(" "));
   const missing = listOf(rule.scope).filter((scope) => !scopes.has(scope));
   if (missing.length > 0) throw new Refusal("scope_insufficient", { requires: `scope ${missing.join(" ")}` });

@@ -6,6 +6,7 @@ import { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { Server } from "socket.io";
 import type { Config } from "./config.ts";
+import { createMetrics } from "./metrics.ts";
 import { type Door, protect } from "./protect.ts";
 
 /** An app's own part of a node. */
@@ -49,13 +50,23 @@ export async function startNode(config: Config, log: Logger, handlers: Handlers 
     cluster: config.CLUSTER,
     node: config.NODE_NAME,
     leaseMs: config.LEASE_SECONDS * 1000,
+    credentials: {
+      cookie:
+        config.TOKEN_COOKIE === undefined ? undefined : { name: config.TOKEN_COOKIE, origins: config.ALLOWED_ORIGINS },
+      queryToken: config.QUERY_TOKEN === "on",
+    },
     lobby: config.LOBBY_SECONDS > 0 ? { timeoutMs: config.LOBBY_SECONDS * 1000 } : undefined,
     expiryLeadSeconds: config.EXPIRY_LEAD_SECONDS,
     limits: { trustedProxies: config.TRUSTED_PROXIES },
   });
   logEvents(log, door);
+  const metrics = createMetrics(door);
   http.on("request", (request, response) => {
     if (request.url?.startsWith(io.path()) || door.receive(request, response)) return;
+    if (request.url === "/metrics" && request.method === "GET") {
+      void metrics.text().then((text) => response.writeHead(200, { "content-type": metrics.contentType }).end(text));
+      return;
+    }
     response.writeHead(404, { "content-length": "0" }).end();
   });
   await handlers?.(io, door);

@@ -7,14 +7,21 @@ import type { DefaultEventsMap, Socket } from "socket.io";
 import type { AccessTokenClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, unauthorizedErrorData } from "#contract/refusal";
 import { hits, keyOf, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
-import type { Rule } from "./rules.ts";
+
+/** What claims must have, all of it. */
+export interface Demand {
+  /** Scopes, every one of them. */
+  readonly scope?: string | readonly string[] | undefined;
+  /** Tenants, one of them. */
+  readonly tenant?: string | readonly string[] | undefined;
+}
 
 /** What `protect` puts on `socket.data`. */
 export interface SessionData {
   /** The verified claims of the token that let the socket in. */
   session: AccessTokenClaims;
   /** Rooms that its scope or tenant let it into, and what they demand. */
-  rooms?: Record<string, Pick<Rule, "scope" | "tenant">>;
+  rooms?: Record<string, Demand>;
 }
 
 export type ProtectedSocket = Socket<DefaultEventsMap, DefaultEventsMap, DefaultEventsMap, SessionData>;
