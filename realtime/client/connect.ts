@@ -27,8 +27,10 @@ interface Refused {
   readonly data?: RefusalAnswer;
 }
 
-/** Refreshed this long before its end, so that no handshake meets an expired one. */
-const MARGIN_MS = 10_000;
+/** A token is used for this part of its life, so that no handshake meets one that has just ended. */
+const USED_PART = 0.75;
+/** How long the word of another tab may take. */
+const WORD_MS = 100;
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 30_000;
 
@@ -40,10 +42,16 @@ const keepers = new Map<string, TokenKeeper>();
  */
 export function connect(url: string, options: ConnectOptions): Socket {
   const keeper = keeperOf(options);
+  /** The token that this socket last showed, and must not show again once it is refused or ending. */
+  let shown: string | undefined;
+  let spent: string | undefined;
   const auth = (give: (data: object) => void) => {
-    keeper.token().then(
-      (token) => give({ token }),
-      () => socket.disconnect(),
+    keeper.token(spent).then(
+      (token) => {
+        shown = token;
+        give({ token });
+      },
+      () => socket.disconnect(), // signed out: told by the keeper
     );
   };
   const socket = io(url, { ...options.socket, auth });
@@ -53,8 +61,7 @@ export function connect(url: string, options: ConnectOptions): Socket {
   function tryAgain(answer: RefusalAnswer): void {
     if (answer.advice === "login") keeper.signOut(answer);
     if (answer.advice === "login" || answer.advice === "fix") return;
-    // The token that was refused must not be shown again.
-    if (answer.advice === "refresh") keeper.discard();
+    if (answer.advice === "refresh") spent = shown;
     const wait = Math.max((answer.retry_after ?? 0) * 1000, answer.advice === "refresh" ? 0 : backoff(retries));
     retries += 1;
     setTimeout(() => socket.connect(), wait + Math.random() * FIRST_RETRY_MS);
@@ -71,12 +78,15 @@ export function connect(url: string, options: ConnectOptions): Socket {
     last = data;
   });
   socket.on("expiring", async () => {
-    const token = await keeper.fresh().catch(() => undefined); // signed out: told by the keeper
-    if (token !== undefined && socket.connected) socket.emit("authenticate", { token });
+    spent = shown;
+    const token = await keeper.token(spent).catch(() => undefined); // signed out: told by the keeper
+    if (token === undefined || !socket.connected) return;
+    shown = token;
+    socket.emit("authenticate", { token });
   });
   socket.on("disconnect", (reason) => {
     if (reason === "io server disconnect" && last !== undefined) tryAgain(last);
-    else if (last?.advice === "refresh") keeper.discard();
+    else if (last?.advice === "refresh") spent = shown;
   });
   keeper.onSignedOut((why) => {
     socket.disconnect();
@@ -98,8 +108,8 @@ function keeperOf(options: ConnectOptions): TokenKeeper {
 
 interface Kept {
   readonly token: string;
-  /** By this tab's wall clock, milliseconds: a monotonic one may stand still while the machine sleeps. */
-  readonly endsAt: number;
+  /** By this machine's wall clock, milliseconds: a monotonic one may stand still while it sleeps. */
+  readonly goodUntil: number;
 }
 
 type Told = { readonly kept: Kept } | { readonly signedOut: SignedOut };
@@ -131,21 +141,17 @@ class TokenKeeper {
     this.#listeners.add(listener);
   }
 
-  /** A token with some life left. Rejects when the session is over. */
-  async token(): Promise<string> {
-    return this.#living() ?? this.fresh();
-  }
-
-  /** A new token, asked for once however many need it, in however many tabs. Rejects when the session is over. */
-  fresh(): Promise<string> {
-    this.#asking ??= this.#freshInTurn().finally(() => {
+  /**
+   * A token with some life left, other than `spent`; a new one is asked for once however many sockets and tabs need it.
+   * Rejects when the session is over.
+   */
+  async token(spent?: string): Promise<string> {
+    const living = this.#living(spent);
+    if (living !== undefined) return living;
+    this.#asking ??= this.#askInTurn(spent).finally(() => {
       this.#asking = undefined;
     });
     return this.#asking;
-  }
-
-  discard(): void {
-    this.#kept = undefined;
   }
 
   signOut(why: SignedOut): void {
@@ -158,19 +164,31 @@ class TokenKeeper {
     for (const listener of this.#listeners) listener(why);
   }
 
-  #living(): string | undefined {
-    return this.#kept !== undefined && this.#kept.endsAt - MARGIN_MS > Date.now() ? this.#kept.token : undefined;
+  #living(spent: string | undefined): string | undefined {
+    const kept = this.#kept;
+    return kept !== undefined && kept.token !== spent && kept.goodUntil > Date.now() ? kept.token : undefined;
   }
 
-  #freshInTurn(): Promise<string> {
-    const before = this.#kept?.token;
-    const ask = async () => {
-      // Another tab may have asked while this one waited for its turn.
-      const meanwhile = this.#living();
-      return meanwhile !== undefined && meanwhile !== before ? meanwhile : this.#ask();
-    };
+  /** One tab asks at a time, and those that waited for it take what it got. */
+  async #askInTurn(spent: string | undefined): Promise<string> {
     const locks = this.#tabs === undefined ? undefined : globalThis.navigator?.locks;
-    return locks === undefined ? ask() : locks.request(this.#name, ask);
+    if (locks === undefined) return this.#ask();
+    const first = await locks.request(this.#name, { ifAvailable: true }, (lock) =>
+      lock === null ? null : this.#ask(),
+    );
+    if (first !== null) return first;
+    return locks.request(this.#name, async () => {
+      if (this.#living(spent) === undefined) await this.#word();
+      return this.#living(spent) ?? this.#ask();
+    });
+  }
+
+  /** The other tab told before it gave up its turn, but the word may still be on its way. */
+  #word(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#tabs?.addEventListener("message", () => resolve(), { once: true });
+      setTimeout(resolve, WORD_MS);
+    });
   }
 
   async #ask(): Promise<string> {
@@ -187,7 +205,7 @@ class TokenKeeper {
   }
 
   #keep({ access_token, expires_in, refresh_token }: Tokens): string {
-    this.#kept = { token: access_token, endsAt: Date.now() + expires_in * 1000 };
+    this.#kept = { token: access_token, goodUntil: Date.now() + expires_in * 1000 * USED_PART };
     this.#tell({ kept: this.#kept });
     if (refresh_token !== undefined) {
       this.#refreshToken = refresh_token;

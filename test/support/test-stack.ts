@@ -9,7 +9,7 @@ import {
   type SocketOverrides,
   type TokenSource,
 } from "../../infra/observed-socket.ts";
-import { type Stack, type StackNode, startStack } from "../../infra/stack.ts";
+import { type Stack, type StackNode, type StackOptions, startStack } from "../../infra/stack.ts";
 import { until } from "../../infra/until.ts";
 
 export interface Person extends NewAccount {
@@ -34,13 +34,17 @@ export interface TestStack {
 
 const HANDLERS = join(import.meta.dirname, "..", "..", "infra", "demo", "handlers.ts");
 
-export async function startTestStack(edgeSettings: Record<string, string> = {}): Promise<TestStack> {
+export async function startTestStack(
+  edgeSettings: Record<string, string> = {},
+  options: Pick<StackOptions, "nodes" | "allowedOrigins"> = {},
+): Promise<TestStack> {
   const dir = await mkdtemp(join(tmpdir(), "keycard-test-"));
   const lines: string[] = [];
   const deaths: string[] = [];
   const sockets: ObservedSocket[] = [];
   let people = 0;
   const stack = await startStack({
+    ...options,
     dir,
     edgeSettings: { ACCESS_TOKEN_TTL_SECONDS: "3600", ...edgeSettings },
     nodeSettings: { HANDLERS, LOG_LEVEL: "debug" },
