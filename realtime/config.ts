@@ -46,6 +46,8 @@ const environment = z.object({
     .string()
     .regex(/^[\w!#$%&'*+.^`|~-]{1,64}$/)
     .optional(),
+  /** Whether a single-use ticket in the query is accepted. */
+  QUERY_TICKET: z.enum(["on", "off"]).default("off"),
   /** Whether an access token in the query is accepted: it ends up in the logs of proxies. */
   QUERY_TOKEN: z.enum(["on", "off"]).default("off"),
   /** Proxies whose `X-Forwarded-For` is believed: addresses and networks, separated by commas. */

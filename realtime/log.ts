@@ -9,6 +9,7 @@ import type { ClusterReceipt, NodeReceipt } from "#contract/revocation";
 const LOG = "{keycard}:log";
 const BELL = "{keycard}:bell";
 const NODES = "{keycard}:nodes";
+const ticketKey = (jti: string) => `{keycard}:ticket:${jti}`;
 const receiptKey = (id: string) => `{keycard}:receipt:${id}`;
 
 const PAGE = 500;
@@ -75,6 +76,8 @@ export interface RevocationLog {
   append(id: string, set: string): Promise<void>;
   /** What the cluster knows of an event; undefined when it knows nothing of it. */
   receipt(id: string): Promise<ClusterReceipt | undefined>;
+  /** Uses a ticket up. Resolves to whether it was unused until now; rejects when Redis cannot tell. */
+  burn(ticket: string, seconds: number): Promise<boolean>;
   /** Milliseconds since the last good heartbeat; infinite before the first. */
   silenceMs(): number;
   /** Gives the lease back and leaves. */
@@ -213,6 +216,9 @@ export function createLog(options: LogOptions): RevocationLog {
     },
     async receipt(id) {
       return clusterReceipt(id, await commands.hgetall(receiptKey(id)));
+    },
+    async burn(ticket, seconds) {
+      return (await commands.set(ticketKey(ticket), node, "EX", seconds, "NX")) === "OK";
     },
     silenceMs: () => performance.now() - lastBeat,
     async stop() {

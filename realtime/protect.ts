@@ -12,10 +12,10 @@ import { EventEmitter } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { Redis } from "ioredis";
 import type { Namespace, Server } from "socket.io";
-import type { AccessTokenClaims } from "#contract/access-token";
+import { type AccessTokenClaims, TICKET_LIFETIME } from "#contract/access-token";
 import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
 import { Admissions, type AppliedEvent } from "./admissions.ts";
-import { bearerOf, type CredentialSources, findCredential } from "./credentials.ts";
+import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
 import { createGate, type Limits } from "./limits.ts";
 import { createLobby, type Lobby } from "./lobby.ts";
 import { createLog } from "./log.ts";
@@ -33,7 +33,7 @@ import { createVerifier, type TrustedIssuer } from "./verifier.ts";
 
 export type { CredentialSources } from "./credentials.ts";
 export type { Limits } from "./limits.ts";
-export type { NamespaceRule, Rule } from "./rules.ts";
+export { type NamespaceRule, type Rule, requireScope } from "./rules.ts";
 export type { ProtectedSocket, SessionData } from "./sockets.ts";
 export type { TrustedIssuer } from "./verifier.ts";
 
@@ -117,6 +117,7 @@ export interface Door {
   close(): Promise<void>;
 }
 
+const NO_CREDENTIAL: Credential = { kind: "token", value: undefined };
 /** Failures that an attacker makes; the others happen to honest clients. */
 const SUSPICIOUS: readonly RefusalCode[] = ["token_missing", "token_invalid", "session_mismatch", "origin_forbidden"];
 /** Messages that a transport may carry before anybody on it is let in: a few CONNECTs and an `authenticate`. */
@@ -171,14 +172,24 @@ export function protect(io: Server, options: ProtectOptions): Door {
     return { socket: socket.id, nsp: socket.nsp.name, address: gate.addressOf(socket.request) };
   }
 
-  /** Verifies a token, and that it is good for this namespace now. @throws {Refusal} */
-  async function judge(socket: ProtectedSocket, token: unknown): Promise<AccessTokenClaims> {
+  /** Verifies a credential, and that it is good for this namespace now. @throws {Refusal} */
+  async function judge(socket: ProtectedSocket, { kind, value }: Credential): Promise<AccessTokenClaims> {
     demandReady();
-    const claims = await verifier.accessToken(token);
+    const claims = kind === "ticket" ? await redeem(value) : await verifier.accessToken(value);
     await demand(rulesFor(socket.nsp.name, options.require, options.namespaces ?? []), claims, socket);
     // After the last wait: what was revoked meanwhile counts.
     demandReady();
     admissions.checkLiving(claims);
+    return claims;
+  }
+
+  /** The one credential that costs a command to Redis: only there can a second use on another node be seen. */
+  async function redeem(value: unknown): Promise<AccessTokenClaims> {
+    const { claims, ticket } = await verifier.ticket(value);
+    const fresh = await log.burn(ticket, TICKET_LIFETIME + 2 * clockSkewSeconds).catch((cause: unknown) => {
+      throw new Refusal("unavailable", { cause, detail: "Redis cannot tell whether the ticket was used" });
+    });
+    if (!fresh) throw new Refusal("token_invalid", { detail: "the ticket was used before" });
     return claims;
   }
 
@@ -196,7 +207,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
       lobby.admit(socket);
       return;
     }
-    const claims = await judge(socket, credential?.value);
+    const claims = await judge(socket, credential ?? NO_CREDENTIAL);
     verified.set(socket, { claims, tookMs: performance.now() - startedAt });
     socket.data.session = claims;
   }
@@ -264,7 +275,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
       if (renewing.has(socket)) throw new Refusal("too_many_attempts", { detail: "one at a time" });
       gate.checkAddress(gate.addressOf(socket.request));
       renewing.add(socket);
-      const claims = await judge(socket, typeof token === "function" ? undefined : token);
+      const claims = await judge(socket, { kind: "token", value: typeof token === "function" ? undefined : token });
       if (!socket.connected) return;
       const answer = lifetimeOf(claims);
       if (lobby?.has(socket)) letOut(lobby, socket, claims);

@@ -3,7 +3,7 @@
  * for all namespaces and rules for some are added up; the strictest wins because every one must hold.
  */
 import type { AccessTokenClaims } from "#contract/access-token";
-import { Refusal } from "#contract/refusal";
+import { Refusal, toRefusal, unauthorizedErrorData } from "#contract/refusal";
 import type { Demand, ProtectedSocket } from "./sockets.ts";
 
 /** All that is given must hold. */
@@ -48,6 +48,27 @@ export function demandClaims(rule: Demand, session: AccessTokenClaims): void {
   if (tenants.length > 0 && !tenants.includes(session.tid ?? "")) {
     throw new Refusal("scope_insufficient", { detail: "another tenant", requires: "another tenant" });
   }
+}
+
+/**
+ * A handler that runs only for sessions with a scope: `socket.on("post", requireScope("chat.write", handler))`. Who has
+ * it not is answered in the acknowledgement, or else by the event `unauthorized`, with the shape of `err.data`.
+ */
+export function requireScope<Args extends unknown[]>(
+  scope: string | readonly string[],
+  handler: (this: ProtectedSocket, ...args: Args) => unknown,
+): (this: ProtectedSocket, ...args: Args) => unknown {
+  return function guarded(this: ProtectedSocket, ...args: Args) {
+    try {
+      // Judged at each call: a renewed token may allow less.
+      demandClaims({ scope }, this.data.session);
+    } catch (thrown) {
+      const data = unauthorizedErrorData(toRefusal(thrown));
+      const ack = args.at(-1);
+      return typeof ack === "function" ? ack(data) : this.emit("unauthorized", { message: data.message, data });
+    }
+    return handler.apply(this, args);
+  };
 }
 
 function isMatch(namespace: NamespaceRule["namespace"], name: string): boolean {

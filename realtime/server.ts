@@ -53,6 +53,7 @@ export async function startNode(config: Config, log: Logger, handlers: Handlers 
     credentials: {
       cookie:
         config.TOKEN_COOKIE === undefined ? undefined : { name: config.TOKEN_COOKIE, origins: config.ALLOWED_ORIGINS },
+      ticket: config.QUERY_TICKET === "on",
       queryToken: config.QUERY_TOKEN === "on",
     },
     lobby: config.LOBBY_SECONDS > 0 ? { timeoutMs: config.LOBBY_SECONDS * 1000 } : undefined,

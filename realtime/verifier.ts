@@ -10,6 +10,7 @@ import {
   type SignatureAlgorithm,
   type TokenRules,
   verifyAccessToken,
+  verifyTicket,
   verifyTyped,
 } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
@@ -31,6 +32,8 @@ export interface Verifier {
   ready(): Promise<void>;
   /** @throws {Refusal} see {@link verifyAccessToken} */
   accessToken(token: unknown): Promise<AccessTokenClaims>;
+  /** @throws {Refusal} see {@link verifyTicket} */
+  ticket(ticket: unknown): ReturnType<typeof verifyTicket>;
   /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of. */
   revocation(set: unknown): Promise<{ readonly issuer: string; readonly event: RevocationEvent }>;
   /** Whether a trusted issuer signed this query. @throws {Refusal} */
@@ -77,6 +80,10 @@ export function createVerifier(options: VerifierOptions): Verifier {
     async accessToken(token) {
       const { keys, rules } = issuerOf(token);
       return verifyAccessToken(token, keys.get, rules);
+    },
+    async ticket(ticket) {
+      const { keys, rules } = issuerOf(ticket);
+      return verifyTicket(ticket, keys.get, rules);
     },
     async revocation(set) {
       const { keys, controlRules } = issuerOf(set);

@@ -108,6 +108,42 @@ function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessToke
   return payload as unknown as AccessTokenClaims;
 }
 
+/** The `typ` of a ticket: what a client shows that can set nothing but a URL, good once and for seconds. */
+export const TICKET_TYPE = "ticket+jwt";
+
+/** Seconds. */
+export const TICKET_LIFETIME = 30;
+
+/** A ticket speaks for one access token: it carries its claims, and names it. */
+export interface TicketClaims extends AccessTokenClaims {
+  /** `jti` and `exp` of the access token; the ticket's own are the ticket's. */
+  readonly access: { readonly jti: string; readonly exp: number };
+}
+
+export function signTicket(ticket: TicketClaims, key: SigningKey): Promise<string> {
+  return signTyped(TICKET_TYPE, { ...ticket }, key);
+}
+
+/**
+ * Judges a ticket. That it is used once is for the caller to see to, by the `ticket` that is returned.
+ *
+ * @returns the claims of the access token that it speaks for
+ * @throws {Refusal} as {@link verifyAccessToken}
+ */
+export async function verifyTicket(
+  ticket: unknown,
+  keys: JWTVerifyGetKey,
+  rules: TokenRules,
+  now: Date = new Date(),
+): Promise<{ readonly claims: AccessTokenClaims; readonly ticket: string }> {
+  const { access, ...payload } = await verifyTyped(TICKET_TYPE, ticket, keys, rules, now);
+  const own = accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds);
+  if (!isRecord(access) || !isName(access.jti) || !isCount(access.exp)) {
+    throw new Refusal("token_invalid", { detail: "a ticket for nothing" });
+  }
+  return { claims: { ...own, jti: access.jti, exp: access.exp }, ticket: own.jti };
+}
+
 /** Signs any of Keycard's own JWTs; `typ` keeps the kinds apart (RFC 8725 section 3.11). */
 export function signTyped(typ: string, payload: JWTPayload, key: SigningKey): Promise<string> {
   const header: JWTHeaderParameters = { alg: key.alg, kid: key.kid, typ };
@@ -154,6 +190,10 @@ function refusalOf(error: unknown): Refusal {
     return new Refusal("token_invalid", { cause: error, detail: `${error.code}: ${error.message}` });
   }
   return new Refusal("unavailable", { cause: error, detail: "the issuer's keys cannot be had" });
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
 }
 
 function isName(value: unknown): value is string {
