@@ -32,10 +32,11 @@ import {
 import { createVerifier, type TrustedIssuer } from "./verifier.ts";
 
 export type { CredentialSources } from "./credentials.ts";
+export type { ForeignTokens } from "./foreign-token.ts";
 export type { Limits } from "./limits.ts";
 export { type NamespaceRule, type Rule, requireScope } from "./rules.ts";
 export type { ProtectedSocket, SessionData } from "./sockets.ts";
-export type { TrustedIssuer } from "./verifier.ts";
+export type { Transmitter, TrustedIssuer } from "./verifier.ts";
 
 export interface ProtectOptions {
   /** A client of the Redis that the nodes of this cluster share; two connections like it are made. */

@@ -150,16 +150,32 @@ export function signTyped(typ: string, payload: JWTPayload, key: SigningKey): Pr
   return new SignJWT(payload).setProtectedHeader(header).sign(key.privateKey);
 }
 
-/**
- * Verifies any of Keycard's own JWTs: size before parsing, then algorithm, key, signature, `typ`, `iss`, `aud` and time.
- *
- * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `unavailable` when the issuer's keys cannot be had
- */
-export async function verifyTyped(
+/** Verifies any of Keycard's own JWTs. @throws {Refusal} as {@link verifyJwt} */
+export function verifyTyped(
   typ: string,
   token: unknown,
   keys: JWTVerifyGetKey,
   rules: TokenRules,
+  now: Date = new Date(),
+): Promise<JWTPayload> {
+  return verifyJwt(token, keys, { ...rules, typ }, now);
+}
+
+/** What any JWT must satisfy. Our own always name a type and an audience; other issuers leave out one or the other. */
+export interface JwtRules extends Omit<TokenRules, "audience"> {
+  readonly typ?: string | undefined;
+  readonly audience?: string | undefined;
+}
+
+/**
+ * Verifies a JWT: size and form before parsing, then algorithm, key, signature, `typ`, `iss`, `aud` and time.
+ *
+ * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `unavailable` when the issuer's keys cannot be had
+ */
+export async function verifyJwt(
+  token: unknown,
+  keys: JWTVerifyGetKey,
+  rules: JwtRules,
   now: Date = new Date(),
 ): Promise<JWTPayload> {
   if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
@@ -167,9 +183,9 @@ export async function verifyTyped(
   if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
   if (!COMPACT_FORM.test(token)) throw new Refusal("token_invalid", { detail: "not in the compact form" });
   const options: JWTVerifyOptions = {
-    typ,
+    ...(rules.typ === undefined ? {} : { typ: rules.typ }),
+    ...(rules.audience === undefined ? {} : { audience: rules.audience }),
     issuer: rules.issuer,
-    audience: rules.audience,
     algorithms: [...rules.algorithms],
     clockTolerance: rules.clockSkewSeconds,
     currentDate: now,
