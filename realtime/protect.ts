@@ -388,6 +388,8 @@ export function protect(io: Server, options: ProtectOptions): Door {
     const token = bearerOf(request.headers);
     const conn = transports(io)[id];
     if (token === undefined || conn === undefined || lastBearer.get(conn) === token) return;
+    // Until somebody is in, the handshake judges, and its refusal has to reach the client by such a request.
+    if (admittedOn(conn).size === 0) return;
     const claims = await verifier.accessToken(token);
     for (const socket of admittedOn(conn)) renew(socket, claims);
     lastBearer.set(conn, token);
