@@ -6,7 +6,7 @@
  */
 import { createHash } from "node:crypto";
 import type { JWTPayload, JWTVerifyGetKey } from "jose";
-import { type AccessTokenClaims, type TokenRules, verifyJwt } from "#contract/access-token";
+import { type AccessTokenClaims, type TokenRules, type VerifiedClaims, verifyJwt } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
 
 /** Claims as the app wants them read; what it leaves out is read as usual. */
@@ -29,9 +29,9 @@ export async function verifyForeignToken(
   keys: JWTVerifyGetKey,
   rules: TokenRules,
   foreign: ForeignTokens,
-): Promise<AccessTokenClaims> {
+): Promise<VerifiedClaims> {
   const inAud = (foreign.audienceClaim ?? "aud") === "aud";
-  const payload = await verifyJwt(token, keys, {
+  const { payload, kid } = await verifyJwt(token, keys, {
     ...rules,
     typ: foreign.typ,
     audience: inAud ? rules.audience : undefined,
@@ -40,7 +40,7 @@ export async function verifyForeignToken(
   for (const [claim, value] of Object.entries(required)) {
     if (payload[claim] !== value) throw new Refusal("token_invalid", { detail: `the claim ${claim} is another` });
   }
-  return read(payload, String(token), rules, foreign.claims?.(payload) ?? {});
+  return { ...read(payload, String(token), rules, foreign.claims?.(payload) ?? {}), kid };
 }
 
 function read(payload: JWTPayload, token: string, rules: TokenRules, own: ReadClaims): AccessTokenClaims {

@@ -5,10 +5,10 @@
  */
 import { createLocalJWKSet, decodeJwt, errors, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
 import {
-  type AccessTokenClaims,
   MAX_TOKEN_LENGTH,
   type SignatureAlgorithm,
   type TokenRules,
+  type VerifiedClaims,
   verifyAccessToken,
   verifyTicket,
   verifyTyped,
@@ -44,7 +44,7 @@ export interface Verifier {
   /** Resolves once the keys of every issuer are there; keeps trying until then. */
   ready(): Promise<void>;
   /** @throws {Refusal} see {@link verifyAccessToken} */
-  accessToken(token: unknown): Promise<AccessTokenClaims>;
+  accessToken(token: unknown): Promise<VerifiedClaims>;
   /** @throws {Refusal} see {@link verifyTicket} */
   ticket(ticket: unknown): ReturnType<typeof verifyTicket>;
   /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of. */
