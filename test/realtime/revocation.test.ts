@@ -71,7 +71,7 @@ describe("a revocation", () => {
     "of one %s closes what it covers on every node, refuses it from then on, and spares the rest",
     async (row, targetOf, difference) => {
       const person = personOf(row);
-      const { token, clients } = await everywhere(person);
+      const { token, clients } = await everywhere(person, row === "key" ? retired : undefined);
       const others = await everywhere({ ...person, ...difference });
       const receipt = await cluster.revoke(one(), [targetOf(person)]);
       expect(receipt.pending).toEqual([]);
