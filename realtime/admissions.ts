@@ -14,7 +14,8 @@ import { SecondWheel } from "./wheel.ts";
 
 /** An event that this node has understood: nobody it covers gets in any more. */
 export interface Applied {
-  readonly id: string;
+  /** The event by its issuer and id: what an issuer calls its events must not matter to another one. */
+  readonly name: string;
   /** Resolves once no socket that it covers is open here. */
   readonly done: Promise<NodeReceipt>;
 }
@@ -34,6 +35,10 @@ export interface AdmissionsOptions {
 interface Realm {
   readonly revocations: RevocationIndex;
   readonly sockets: SocketIndex;
+}
+
+export function nameOf(issuer: string, id: string): string {
+  return `${issuer} ${id}`;
 }
 
 const EVENTS_KEPT = 10_000;
@@ -111,13 +116,12 @@ export class Admissions {
 
   /** Applies an event, once however often it comes. */
   apply(issuer: string, event: RevocationEvent): Applied {
-    // By issuer too: one must not be able to take the place of another's event.
-    const name = `${issuer} ${event.id}`;
+    const name = nameOf(issuer, event.id);
     const known = this.#applied.get(name);
     if (known !== undefined) return known;
     const { revocations, sockets } = this.#realm(issuer);
     revocations.merge(event);
-    const applied = { id: event.id, done: this.#enforce(event, sockets.hitBy(event)) };
+    const applied = { name, done: this.#enforce(event, sockets.hitBy(event)) };
     this.#applied.set(name, applied);
     if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
     return applied;

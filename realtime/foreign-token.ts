@@ -53,7 +53,7 @@ function read(payload: JWTPayload, token: string, rules: TokenRules, own: ReadCl
     throw new Refusal("token_invalid", { detail: "issued in the future" });
   }
   // Without a name of its own a token is named by what it is, so that it can be revoked all the same.
-  const jti = own.jti ?? textOf(payload.jti) ?? createHash("sha256").update(token).digest("base64url");
+  const jti = own.jti ?? textOf(payload.jti) ?? nameOf(token);
   const tid = own.tid ?? textOf(payload.tid);
   const scope = own.scope ?? scopeOf(payload);
   return {
@@ -71,6 +71,13 @@ function read(payload: JWTPayload, token: string, rules: TokenRules, own: ReadCl
     ...(scope === undefined ? {} : { scope }),
     ...(own.keys === undefined ? {} : { keys: own.keys }),
   };
+}
+
+/** By what was signed: the signature itself can be spelled in several ways, each of them good. */
+function nameOf(token: string): string {
+  return createHash("sha256")
+    .update(token.slice(0, token.lastIndexOf(".")))
+    .digest("base64url");
 }
 
 /** `scope` as text (RFC 8693), or `scp` or `permissions` as lists, as some issuers write it. */

@@ -10,7 +10,7 @@ const LOG = "{keycard}:log";
 const BELL = "{keycard}:bell";
 const NODES = "{keycard}:nodes";
 const ticketKey = (jti: string) => `{keycard}:ticket:${jti}`;
-const receiptKey = (id: string) => `{keycard}:receipt:${id}`;
+const receiptKey = (name: string) => `{keycard}:receipt:${name}`;
 
 const PAGE = 500;
 const COMMAND_TIMEOUT_MS = 2_000;
@@ -64,7 +64,7 @@ export interface LogOptions {
    * for when their sockets are closed; to undefined when it is not to be believed; rejects when that cannot be told yet,
    * and is then asked again.
    */
-  apply(set: string): Promise<{ readonly id: string; readonly done: Promise<NodeReceipt> } | undefined>;
+  apply(set: string): Promise<{ readonly name: string; readonly done: Promise<NodeReceipt> } | undefined>;
   onProblem(message: string, error: unknown): void;
 }
 
@@ -74,9 +74,9 @@ export interface RevocationLog {
   /** Whether everything is replayed and the lease is running, by this machine's monotonic clock. */
   isCurrent(): boolean;
   /** Puts an event into the cluster's log, durably as far as Redis is. Rejects when Redis cannot take it now. */
-  append(id: string, set: string): Promise<void>;
+  append(name: string, set: string): Promise<void>;
   /** What the cluster knows of an event; undefined when it knows nothing of it. */
-  receipt(id: string): Promise<ClusterReceipt | undefined>;
+  receipt(name: string, id: string): Promise<ClusterReceipt | undefined>;
   /** Uses a ticket up. Resolves to whether it was unused until now; rejects when Redis cannot tell. */
   burn(ticket: string, seconds: number): Promise<boolean>;
   /** Milliseconds since the last good heartbeat; infinite before the first. */
@@ -110,7 +110,7 @@ export function createLog(options: LogOptions): RevocationLog {
   let stopped = false;
   let timer: NodeJS.Timeout | undefined;
   /** Entries that the bell brought before the stream was read that far. */
-  const ahead = new Set<string>();
+  const ahead = new Map<string, string>();
   /** Entries that could not be judged yet. */
   const unsettled = new Map<string, string>();
   const unacknowledged = new Map<string, NodeReceipt>();
@@ -121,7 +121,7 @@ export function createLog(options: LogOptions): RevocationLog {
       const applied = await options.apply(set);
       unsettled.delete(entry);
       // Not waited for: closing may take its time, and the heartbeat must not.
-      if (applied !== undefined) void acknowledgeOnce(applied.id, applied.done);
+      if (applied !== undefined) void acknowledgeOnce(applied.name, applied.done);
     } catch (error) {
       unsettled.set(entry, set);
       onProblem("an event cannot be judged yet", error);
@@ -166,7 +166,12 @@ export function createLog(options: LogOptions): RevocationLog {
       return true;
     }
     await Promise.all(
-      entries.map(([entry, fields]) => (ahead.delete(entry) ? undefined : take(entry, fields[1] ?? ""))),
+      entries.map(([entry, [, set = ""]]) => {
+        // Only if the bell brought these very words: anybody who can ring could have named the entry beforehand.
+        const known = ahead.get(entry) === set;
+        ahead.delete(entry);
+        return known ? undefined : take(entry, set);
+      }),
     );
     position = entries.at(-1)?.[0] ?? position;
     lastBeat = performance.now();
@@ -197,10 +202,11 @@ export function createLog(options: LogOptions): RevocationLog {
   bell.on("message", (_channel: string, message: string) => {
     const space = message.indexOf(" ");
     const entry = message.slice(0, space);
-    if (space < 0 || ahead.has(entry) || !isBefore(position, entry)) return;
+    const set = message.slice(space + 1);
+    if (space < 0 || ahead.get(entry) === set || !isBefore(position, entry)) return;
     if (ahead.size >= AHEAD_LIMIT) ahead.clear();
-    ahead.add(entry);
-    void take(entry, message.slice(space + 1));
+    ahead.set(entry, set);
+    void take(entry, set);
   });
   for (const connection of [commands, bell]) {
     connection.on("error", (error) => onProblem("the link to Redis is broken", error));
@@ -229,11 +235,11 @@ export function createLog(options: LogOptions): RevocationLog {
       }
     },
     isCurrent: () => performance.now() < leaseEnd && unsettled.size === 0,
-    async append(id, set) {
-      await commands.eval(APPEND, 3, LOG, NODES, receiptKey(id), set, BELL, retentionMs);
+    async append(name, set) {
+      await commands.eval(APPEND, 3, LOG, NODES, receiptKey(name), set, BELL, retentionMs);
     },
-    async receipt(id) {
-      return clusterReceipt(id, await commands.hgetall(receiptKey(id)));
+    async receipt(name, id) {
+      return clusterReceipt(id, await commands.hgetall(receiptKey(name)));
     },
     async burn(ticket, seconds) {
       return (await commands.set(ticketKey(ticket), node, "EX", seconds, "NX")) === "OK";

@@ -7,6 +7,7 @@
  * revoked is looked at after the last wait of ours and again when the socket is connected, in the same turn in which it
  * enters the index: from there on the event finds it.
  */
+import { AsyncLocalStorage } from "node:async_hooks";
 import { randomUUID } from "node:crypto";
 import { EventEmitter } from "node:events";
 import type { IncomingMessage } from "node:http";
@@ -14,7 +15,7 @@ import type { Redis } from "ioredis";
 import type { Namespace, Server } from "socket.io";
 import { TICKET_LIFETIME, type VerifiedClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
-import { Admissions, type Applied } from "./admissions.ts";
+import { Admissions, type Applied, nameOf } from "./admissions.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
 import { createGate, type Limits } from "./limits.ts";
 import { createLobby, type Lobby } from "./lobby.ts";
@@ -27,6 +28,7 @@ import {
   type Demand,
   disconnect,
   type ProtectedSocket,
+  type SessionData,
   trackTransport,
 } from "./sockets.ts";
 import { createVerifier, type TrustedIssuer } from "./verifier.ts";
@@ -159,6 +161,10 @@ export function protect(io: Server, options: ProtectOptions): Door {
   const verified = new WeakMap<ProtectedSocket, { readonly claims: VerifiedClaims; readonly tookMs: number }>();
   const watched = new WeakSet<ProtectedSocket>();
   const renewing = new WeakSet<ProtectedSocket>();
+  /** Refused in the very turn of their connecting: the app must not see them. */
+  const turnedAway = new WeakSet<ProtectedSocket>();
+  /** Who asks for what was missed, while Socket.IO looks for it. */
+  const recovering = new AsyncLocalStorage<VerifiedClaims | undefined>();
   let draining = false;
 
   function demandReady(): void {
@@ -230,6 +236,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
 
   /** Runs in the turn in which the socket is connected, or leaves the lobby, before any listener of the app. */
   function enter(socket: ProtectedSocket): void {
+    watchPackets(socket);
     try {
       const judged = verified.get(socket);
       // Connection state recovery can skip middleware, and restores what `socket.data` was.
@@ -241,6 +248,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
       const { sub, sid } = judged.claims;
       events.emit("admitted", { ...about(socket), sub, sid, tookMs: judged.tookMs });
     } catch (thrown) {
+      turnedAway.add(socket);
       disconnect(socket, refused(socket, thrown).code);
     }
   }
@@ -249,17 +257,20 @@ export function protect(io: Server, options: ProtectOptions): Door {
   function watchPackets(socket: ProtectedSocket): void {
     if (watched.has(socket)) return;
     watched.add(socket);
-    socket.use((packet, next) => {
-      const admission = admissions.of(socket);
-      const [event, ...args] = packet;
-      if (event === "authenticate") {
-        void authenticate(socket, args);
+    // Not `socket.use`: listeners for any event run before it.
+    const hearing = socket as unknown as Hearing;
+    const onevent = hearing.onevent.bind(socket);
+    hearing.onevent = (packet) => {
+      const [event, ...args] = packet.data ?? [];
+      const dead = event === "authenticate" ? undefined : deathOf(admissions.of(socket));
+      if (event !== "authenticate" && dead === undefined) {
+        onevent(packet);
         return;
       }
-      const dead = deathOf(admission);
-      if (dead === undefined) next();
+      if (packet.id !== undefined) args.push(hearing.ack(packet.id));
+      if (dead === undefined) void authenticate(socket, args);
       else acknowledge(args, unauthorizedErrorData(new Refusal(dead)));
-    });
+    };
   }
 
   function deathOf(admission: Admission | undefined): RefusalCode | undefined {
@@ -335,16 +346,69 @@ export function protect(io: Server, options: ProtectOptions): Door {
         (thrown: unknown) => next(connectError(socket, thrown)),
       );
     });
+    const inside = nsp as unknown as Inside;
+    // Before the app's: a namespace made by a pattern starts with the middleware of its parent.
+    inside._fns.unshift(...inside._fns.splice(-1));
+    const emitReserved = inside.emitReserved.bind(nsp);
+    inside.emitReserved = (event, ...args) => {
+      const socket = args[0] as ProtectedSocket;
+      if (event === "connect") enter(socket);
+      return (event === "connect" || event === "connection") && turnedAway.has(socket)
+        ? false
+        : emitReserved(event, ...args);
+    };
     lobby?.watch(nsp);
-    nsp.prependListener("connect", (socket: ProtectedSocket) => {
-      watchPackets(socket);
-      enter(socket);
-    });
+    guardRecovery(nsp);
+  }
+
+  /**
+   * What a client missed is sent before any middleware runs, and its rooms are joined. So who asks for it is judged
+   * before that, and is given only what was its own.
+   */
+  function guardRecovery(nsp: Namespace): void {
+    const inside = nsp as unknown as Inside;
+    const create = inside._createSocket.bind(nsp);
+    inside._createSocket = async (client, auth) => {
+      const claims = typeof auth.pid === "string" ? await claimsBefore(client.request, auth) : undefined;
+      return recovering.run(claims, () => create(client, auth));
+    };
+    const { adapter } = inside;
+    const restore = adapter.restoreSession.bind(adapter);
+    adapter.restoreSession = async (pid, offset) => {
+      const claims = recovering.getStore();
+      if (claims === undefined) return null;
+      const found = await restore(pid, offset);
+      const before = found?.data.session;
+      const isOwn = before?.iss === claims.iss && before.sub === claims.sub && before.sid === claims.sid;
+      if (!isOwn) return null;
+      try {
+        demandReady();
+        admissions.checkLiving(claims);
+        for (const rule of rulesFor(nsp.name, options.require, options.namespaces ?? [])) demandClaims(rule, claims);
+        return found;
+      } catch {
+        return null; // refused for the same reason a moment later, and told so
+      }
+    };
+  }
+
+  async function claimsBefore(
+    request: IncomingMessage,
+    auth: Record<string, unknown>,
+  ): Promise<VerifiedClaims | undefined> {
+    const query = Object.fromEntries(new URLSearchParams(request.url?.split("?")[1]));
+    try {
+      gate.checkAddress(gate.addressOf(request));
+      const credential = findCredential({ auth, query, headers: request.headers }, options.credentials ?? {});
+      return credential?.kind === "token" ? await verifier.accessToken(credential.value) : undefined;
+    } catch {
+      return undefined; // judged again, and answered, by the middleware
+    }
   }
 
   async function applySigned(set: string): Promise<Applied | undefined> {
     try {
-      const { issuer, event } = await verifier.revocation(set);
+      const { issuer, event } = await verifier.revocation(set, true);
       return admissions.apply(issuer, event);
     } catch (thrown) {
       const refusal = toRefusal(thrown);
@@ -360,7 +424,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     const { issuer, event } = await verifier.revocation(set);
     admissions.apply(issuer, event);
     try {
-      await log.append(event.id, set);
+      await log.append(nameOf(issuer, event.id), set);
     } catch (error) {
       throw new Refusal("unavailable", { cause: error, detail: "Redis cannot take the event" });
     }
@@ -368,8 +432,9 @@ export function protect(io: Server, options: ProtectOptions): Door {
 
   /** Every HTTP request of the transports passes here, upgrades included. */
   function watchRequest(request: IncomingMessage, _response: unknown, next: (error?: Error) => void): void {
-    const id = new URLSearchParams(request.url?.split("?")[1]).get("sid");
-    const judged = id === null ? Promise.resolve().then(() => mayOpen(request)) : sameHolder(request, id);
+    // The last one, as Engine.IO reads it.
+    const id = new URLSearchParams(request.url?.split("?")[1]).getAll("sid").at(-1) ?? "";
+    const judged = id === "" ? Promise.resolve().then(() => mayOpen(request)) : sameHolder(request, id);
     judged.then(
       () => next(),
       (thrown: unknown) => next(new Error(toRefusal(thrown).code)),
@@ -389,8 +454,14 @@ export function protect(io: Server, options: ProtectOptions): Door {
     if (token === undefined || conn === undefined || lastBearer.get(conn) === token) return;
     // Until somebody is in, the handshake judges, and its refusal has to reach the client by such a request.
     if (admittedOn(conn).size === 0) return;
-    const claims = await verifier.accessToken(token);
-    for (const socket of admittedOn(conn)) renew(socket, claims);
+    for (const socket of admittedOn(conn)) {
+      try {
+        renew(socket, await judge(socket, { kind: "token", value: token }));
+      } catch (thrown) {
+        if (toRefusal(thrown).code !== "scope_insufficient") throw thrown;
+        disconnect(socket, refused(socket, thrown).code);
+      }
+    }
     lastBearer.set(conn, token);
   }
   const lastBearer = new WeakMap<ProtectedSocket["conn"], string>();
@@ -433,7 +504,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     receive: createReceiver({
       accept,
       authorizeQuery: (token) => verifier.receiptQuery(token),
-      receipt: (id) => log.receipt(id),
+      receipt: (issuer, id) => log.receipt(nameOf(issuer, id), id),
       health,
       onProblem,
     }),
@@ -456,6 +527,21 @@ export function protect(io: Server, options: ProtectOptions): Door {
       await log.stop();
     },
   };
+}
+
+/** What Socket.IO has and its types do not show. */
+interface Inside {
+  readonly _fns: unknown[];
+  emitReserved(event: string, ...args: unknown[]): boolean;
+  _createSocket(client: { readonly request: IncomingMessage }, auth: Record<string, unknown>): Promise<unknown>;
+  readonly adapter: {
+    restoreSession(pid: string, offset: string): Promise<{ data: Partial<SessionData> } | null>;
+  };
+}
+
+interface Hearing {
+  onevent(packet: { readonly data?: unknown[]; readonly id?: number }): void;
+  ack(id: number): (...args: unknown[]) => void;
 }
 
 function acknowledge(args: readonly unknown[], answer: unknown): void {

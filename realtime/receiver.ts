@@ -20,9 +20,9 @@ export interface Health {
 export interface ReceiverOptions {
   /** Judges a Security Event Token and makes it durable for the cluster. @throws {Refusal} */
   accept(set: string): Promise<void>;
-  /** @throws {Refusal} when the query was not signed by a trusted issuer */
-  authorizeQuery(token: unknown): Promise<void>;
-  receipt(id: string): Promise<ClusterReceipt | undefined>;
+  /** Resolves to the issuer whose events are asked about. @throws {Refusal} when the query was not signed by a trusted issuer */
+  authorizeQuery(token: unknown): Promise<string>;
+  receipt(issuer: string, id: string): Promise<ClusterReceipt | undefined>;
   health(): Health;
   onProblem(message: string, error: unknown): void;
 }
@@ -75,21 +75,22 @@ export function createReceiver(options: ReceiverOptions): Receiver {
 
   async function tellReceipt(request: IncomingMessage, id: string, wait: string | null): Promise<Answer> {
     const bearer = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1];
+    let issuer: string;
     try {
-      await options.authorizeQuery(bearer);
+      issuer = await options.authorizeQuery(bearer);
     } catch (error) {
       const refusal = toRefusal(error);
       return { status: refusal.status, body: refusal.answer(), headers: { "www-authenticate": "Bearer" } };
     }
-    const receipt = await settled(id, Math.min(Math.max(Number(wait) || 0, 0), MAX_WAIT_MS));
+    const receipt = await settled(issuer, id, Math.min(Math.max(Number(wait) || 0, 0), MAX_WAIT_MS));
     return receipt === undefined ? { status: 404 } : { status: 200, body: receipt };
   }
 
   /** Looks until nothing is pending or the wait is over. */
-  async function settled(id: string, waitMs: number): Promise<ClusterReceipt | undefined> {
+  async function settled(issuer: string, id: string, waitMs: number): Promise<ClusterReceipt | undefined> {
     const until = performance.now() + waitMs;
     for (let pause = FIRST_LOOK_MS; ; pause = Math.min(pause * 2, SLOWEST_LOOK_MS)) {
-      const receipt = await options.receipt(id);
+      const receipt = await options.receipt(issuer, id);
       if (receipt === undefined || receipt.pending.length === 0 || performance.now() >= until) return receipt;
       await new Promise((resolve) => setTimeout(resolve, pause));
     }

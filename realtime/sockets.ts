@@ -103,8 +103,12 @@ export function disconnectAll(admissions: ReadonlySet<Admission>, code: RefusalC
 /** Ends one socket for good. Another namespace on the same transport may belong to somebody else, who stays. */
 export function disconnect(socket: ProtectedSocket, code: RefusalCode): void {
   tell(socket, code);
-  socket.disconnect();
-  if (admittedOn(socket.conn).size === 0) closeTransport(socket);
+  try {
+    socket.disconnect();
+  } finally {
+    // Whatever the app's own listeners do.
+    if (admittedOn(socket.conn).size === 0) closeTransport(socket);
+  }
 }
 
 /** Ends sockets by closing their transport, so that a stock client comes back by itself, with a fresh token. */
@@ -125,7 +129,12 @@ async function endAll(
   for (const admission of open) admission.ended = code;
   let sliceStart = performance.now();
   for (const { socket } of open) {
-    end(socket, code);
+    try {
+      end(socket, code);
+    } catch (error) {
+      // A listener of the app's threw; everybody else has to go all the same.
+      process.emitWarning(error instanceof Error ? error : String(error));
+    }
     if (performance.now() - sliceStart > CLOSE_SLICE_MS) {
       await nextTurn();
       sliceStart = performance.now();
@@ -140,10 +149,19 @@ function tell(socket: ProtectedSocket, code: RefusalCode): void {
 }
 
 function closeTransport({ conn }: ProtectedSocket): void {
+  // What a WebSocket transport writes to: it waits for the client's word before it closes the connection.
+  const { socket: line } = conn.transport as unknown as { socket?: Line };
   conn.close();
-  if (conn.readyState === "closed") return;
-  const cut = setTimeout(() => conn.close(true), DRAIN_LIMIT_MS);
-  conn.once("close", () => clearTimeout(cut));
+  const cut = setTimeout(() => {
+    conn.close(true);
+    line?.terminate?.();
+  }, DRAIN_LIMIT_MS);
+  (line ?? conn).once("close", () => clearTimeout(cut));
+}
+
+interface Line {
+  terminate?(): void;
+  once(event: "close", listener: () => void): void;
 }
 
 /** Admitted, still connected sockets of each transport: several namespaces share one. */

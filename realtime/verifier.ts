@@ -48,9 +48,9 @@ export interface Verifier {
   /** @throws {Refusal} see {@link verifyTicket} */
   ticket(ticket: unknown): ReturnType<typeof verifyTicket>;
   /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of. */
-  revocation(set: unknown): Promise<{ readonly issuer: string; readonly event: RevocationEvent }>;
-  /** Whether a trusted issuer signed this query. @throws {Refusal} */
-  receiptQuery(token: unknown): Promise<void>;
+  revocation(set: unknown, fromLog?: boolean): Promise<{ readonly issuer: string; readonly event: RevocationEvent }>;
+  /** Whose events a query that a trusted issuer signed asks about. @throws {Refusal} */
+  receiptQuery(token: unknown): Promise<string>;
   close(): void;
 }
 
@@ -119,13 +119,14 @@ export function createVerifier(options: VerifierOptions): Verifier {
       const { keys, rules } = chosen(issuers, ticket);
       return verifyTicket(ticket, keys.get, rules);
     },
-    async revocation(set) {
+    async revocation(set, fromLog = false) {
       const { keys, rules, about } = chosen(controllers, set);
-      return { issuer: about, event: await verifyRevocation(set, keys.get, rules) };
+      return { issuer: about, event: await verifyRevocation(set, fromLog ? keys.getForLog : keys.get, rules) };
     },
     async receiptQuery(token) {
-      const { keys, rules } = chosen(controllers, token);
+      const { keys, rules, about } = chosen(controllers, token);
       await verifyTyped(RECEIPT_QUERY_TYPE, token, keys.get, rules);
+      return about;
     },
     close() {
       for (const { keys } of controllers.values()) keys.close();
@@ -154,18 +155,22 @@ function claimedIssuer(token: string): string {
 interface KeySet {
   ready(): Promise<void>;
   readonly get: JWTVerifyGetKey;
+  /** Asks for an unknown key even if somebody has just asked for another: nobody sends what is in the log again. */
+  readonly getForLog: JWTVerifyGetKey;
   close(): void;
 }
 
 /** Keys that were configured, and are there from the start. */
 function givenKeys(keys: JSONWebKeySet): KeySet {
-  return { get: createLocalJWKSet(keys), ready: () => Promise.resolve(), close: () => undefined };
+  const get = createLocalJWKSet(keys);
+  return { get, getForLog: get, ready: () => Promise.resolve(), close: () => undefined };
 }
 
 const FETCH_TIMEOUT_MS = 3_000;
 const MAX_KEY_SET_BYTES = 65_536;
 /** An unknown `kid` makes us ask the issuer, at most this often: garbage must not become a flood. */
 const COOLDOWN_MS = 30_000;
+const LOG_COOLDOWN_MS = 1_000;
 const RENEW_AFTER_MS = 5 * 60_000;
 /** How long keys are believed while the issuer cannot be reached. */
 const STALE_LIMIT_MS = 24 * 60 * 60_000;
@@ -177,14 +182,17 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
   let fetchedAt = Number.NEGATIVE_INFINITY;
   let askedAt = Number.NEGATIVE_INFINITY;
   let asking: Promise<boolean> | undefined;
+  let failed = false;
 
   async function ask(): Promise<boolean> {
     askedAt = performance.now();
     try {
       find = createLocalJWKSet(await fetchKeySet(uri, stopping.signal));
       fetchedAt = performance.now();
+      failed = false;
       return true;
     } catch (error) {
+      failed = true;
       if (!stopping.signal.aborted) onProblem(error);
       return false;
     }
@@ -198,22 +206,31 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
     return asking;
   }
 
-  const get: JWTVerifyGetKey = async (header, token) => {
-    const age = performance.now() - fetchedAt;
-    if (find === undefined || age > STALE_LIMIT_MS) throw new Refusal("unavailable", { detail: "no keys" });
-    if (age > RENEW_AFTER_MS && performance.now() - askedAt > COOLDOWN_MS) void renew();
-    try {
-      return await find(header, token);
-    } catch (error) {
-      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
-      if (performance.now() - askedAt < COOLDOWN_MS && asking === undefined) throw error;
-      if (!(await renew())) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
-      return find(header, token);
-    }
-  };
+  const getFor =
+    (isFromLog: boolean): JWTVerifyGetKey =>
+    async (header, token) => {
+      const age = performance.now() - fetchedAt;
+      if (find === undefined || age > STALE_LIMIT_MS) throw new Refusal("unavailable", { detail: "no keys" });
+      if (age > RENEW_AFTER_MS && performance.now() - askedAt > COOLDOWN_MS) void renew();
+      try {
+        return await find(header, token);
+      } catch (error) {
+        if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+        const askedAgo = performance.now() - askedAt;
+        if (isFromLog && asking === undefined && askedAgo < LOG_COOLDOWN_MS) {
+          await new Promise((resolve) => setTimeout(resolve, LOG_COOLDOWN_MS - askedAgo));
+        } else if (!isFromLog && asking === undefined && askedAgo < COOLDOWN_MS) {
+          if (failed) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
+          throw error;
+        }
+        if (!(await renew())) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
+        return find(header, token);
+      }
+    };
 
   return {
-    get,
+    get: getFor(false),
+    getForLog: getFor(true),
     async ready() {
       while (find === undefined && !stopping.signal.aborted) {
         if (await renew()) return;

@@ -72,9 +72,9 @@ export function brokenImportRules(tree: SourceTree): string[] {
   ];
 }
 
-/** What is too many or too few at the repository's top level; what is installed or begins with a dot is left aside. */
+/** What is too many or too few at the repository's top level; what is installed, built or begins with a dot is left aside. */
 export function brokenTopLevel(names: readonly string[]): string[] {
-  const present = names.filter((name) => !name.startsWith(".") && name !== "node_modules");
+  const present = names.filter((name) => !name.startsWith(".") && name !== "node_modules" && name !== "dist");
   return [
     ...present.filter((name) => !TOP_LEVEL.includes(name)).map((name) => `${name} has no place at the top level`),
     ...TOP_LEVEL.filter((name) => !present.includes(name)).map((name) => `${name} is missing at the top level`),
