@@ -95,7 +95,8 @@ interface Exchange {
   readonly error?: string;
 }
 
-async function exchange(url: string, init: RequestInit, timeoutMs: number): Promise<Exchange> {
+/** One request within bounds of size and time. Never throws, and follows no redirect. */
+export async function exchange(url: string, init: RequestInit, timeoutMs: number): Promise<Exchange> {
   try {
     // A redirect is not followed: it would carry the event, or the bearer token, to somebody who is not configured.
     const response = await fetch(url, { ...init, redirect: "manual", signal: AbortSignal.timeout(timeoutMs) });
@@ -106,7 +107,8 @@ async function exchange(url: string, init: RequestInit, timeoutMs: number): Prom
   }
 }
 
-function failure({ status, json, error }: Exchange): string {
+/** What went wrong, for the operator: what the receiver says of it (RFC 8935 section 2.4), or the status. */
+export function failure({ status, json, error }: Exchange): string {
   const said = deliveryError.safeParse(json);
   if (said.success) return `HTTP ${status} ${said.data.err} ${said.data.description ?? ""}`.trim();
   return error ?? `HTTP ${status}`;

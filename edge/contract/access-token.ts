@@ -46,6 +46,8 @@ export interface AccessTokenClaims {
   readonly tid?: string;
   /** Scopes, separated by spaces (RFC 8693 section 4.2). */
   readonly scope?: string;
+  /** How the holder proved who they are (RFC 8176): `pwd`, or `fed` for another issuer's word. */
+  readonly amr?: readonly string[];
   /** Free revocation keys: a device, a plan, a room. */
   readonly keys?: readonly string[];
 }
@@ -85,7 +87,7 @@ export async function verifyAccessToken(
 }
 
 function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessTokenClaims {
-  const { sub, client_id, iat, jti, sid, auth_time, gen, tid, scope, keys } = payload;
+  const { sub, client_id, iat, jti, sid, auth_time, gen, tid, scope, amr, keys } = payload;
   const wellFormed =
     isName(sub) &&
     isName(client_id) &&
@@ -97,6 +99,7 @@ function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessToke
     isCount(gen) &&
     (tid === undefined || isName(tid)) &&
     (scope === undefined || typeof scope === "string") &&
+    (amr === undefined || (Array.isArray(amr) && amr.every(isName))) &&
     (keys === undefined || (Array.isArray(keys) && keys.every(isName)));
   if (!wellFormed) throw new Refusal("token_invalid", { detail: "a claim is missing or of the wrong type" });
   // A token from the future would outlive a cutoff made now.
