@@ -5,20 +5,27 @@
  * A revocation is applied in one turn: the index learns it and the sockets it hits are found with no wait between, so
  * that a handshake that ends later meets the index and a socket that was connected before is found.
  */
-import type { AccessTokenClaims } from "#contract/access-token";
+import { setTimeout as delay } from "node:timers/promises";
+import type { VerifiedClaims } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
-import { type NodeReceipt, type RevocationEvent, RevocationIndex } from "#contract/revocation";
+import { hits, type NodeReceipt, type RevocationEvent, RevocationIndex } from "#contract/revocation";
 import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
 
-export type AppliedEvent = NodeReceipt & { readonly id: string };
+/** An event that this node has understood: nobody it covers gets in any more. */
+export interface Applied {
+  readonly id: string;
+  /** Resolves once no socket that it covers is open here. */
+  readonly done: Promise<NodeReceipt>;
+}
 
 export interface AdmissionsOptions {
   readonly node: string;
   readonly issuers: readonly string[];
   /** How long before its `exp` a socket is told, at most; a third of the time that is left if that is less. */
   readonly expiryLeadSeconds: number;
-  onExpiring(admission: Admission): void;
+  /** @param endsAt when it will be closed, seconds since the epoch */
+  onExpiring(admission: Admission, endsAt: number): void;
   onExpired(sockets: number): void;
   onRevoked(event: RevocationEvent, closed: number): void;
 }
@@ -29,7 +36,7 @@ interface Realm {
   readonly sockets: SocketIndex;
 }
 
-const RECEIPTS_KEPT = 10_000;
+const EVENTS_KEPT = 10_000;
 const FORGET_EVERY_MS = 30_000;
 
 export class Admissions {
@@ -41,7 +48,8 @@ export class Admissions {
   readonly #expired: SecondWheel<Admission>;
   readonly #forgetting: NodeJS.Timeout;
   /** What was done about each event, so that one that comes again by another path gets the same receipt. */
-  readonly #receipts = new Map<string, Promise<AppliedEvent>>();
+  readonly #applied = new Map<string, Applied>();
+  readonly #closing = new AbortController();
 
   constructor(options: AdmissionsOptions) {
     this.#options = options;
@@ -49,7 +57,8 @@ export class Admissions {
       options.issuers.map((issuer) => [issuer, { revocations: new RevocationIndex(), sockets: new SocketIndex() }]),
     );
     this.#expiring = new SecondWheel((due) => {
-      for (const admission of due) if (admission.ended === undefined) options.onExpiring(admission);
+      for (const admission of due)
+        if (admission.ended === undefined) options.onExpiring(admission, admission.claims.exp);
     });
     this.#expired = new SecondWheel((due) => void closeForRefresh(due, "token_expired").then(options.onExpired));
     this.#forgetting = setInterval(() => this.#forget(), FORGET_EVERY_MS);
@@ -57,7 +66,7 @@ export class Admissions {
   }
 
   /** @throws {Refusal} `token_expired`, or the code of the revocation that hits these claims */
-  checkLiving(claims: AccessTokenClaims): void {
+  checkLiving(claims: VerifiedClaims): void {
     const dead = this.#realm(claims.iss).revocations.check(claims);
     if (dead !== undefined) throw new Refusal(dead);
     // No leeway here: what is let in late would be closed within the second.
@@ -65,7 +74,7 @@ export class Admissions {
   }
 
   /** Takes a connected socket in; it leaves by itself when it disconnects. @throws {Refusal} as `checkLiving` */
-  admit(socket: ProtectedSocket, claims: AccessTokenClaims): Admission {
+  admit(socket: ProtectedSocket, claims: VerifiedClaims): Admission {
     this.checkLiving(claims);
     const admission: Admission = { socket, claims, ended: undefined };
     this.#of.set(socket, admission);
@@ -80,7 +89,7 @@ export class Admissions {
    * @returns whether it did: one that ends no later than the present one changes nothing
    * @throws {Refusal} `session_mismatch`, or as `checkLiving`
    */
-  renew(admission: Admission, claims: AccessTokenClaims): boolean {
+  renew(admission: Admission, claims: VerifiedClaims): boolean {
     const { iss, sub, sid, exp } = admission.claims;
     if (claims.iss !== iss || claims.sub !== sub || claims.sid !== sid) throw new Refusal("session_mismatch");
     this.checkLiving(claims);
@@ -96,25 +105,37 @@ export class Admissions {
   }
 
   /** This node's sockets of the same session. */
-  siblings({ iss, sid }: AccessTokenClaims): ProtectedSocket[] {
+  siblings({ iss, sid }: VerifiedClaims): ProtectedSocket[] {
     return [...this.#realm(iss).sockets.ofSession(sid)].map(({ socket }) => socket);
   }
 
   /** Applies an event, once however often it comes. */
-  apply(issuer: string, event: RevocationEvent): Promise<AppliedEvent> {
+  apply(issuer: string, event: RevocationEvent): Applied {
     // By issuer too: one must not be able to take the place of another's event.
     const name = `${issuer} ${event.id}`;
-    const known = this.#receipts.get(name);
+    const known = this.#applied.get(name);
     if (known !== undefined) return known;
     const { revocations, sockets } = this.#realm(issuer);
     revocations.merge(event);
-    const receipt = disconnectAll(sockets.hitBy(event), event.code).then((closed) => {
-      this.#options.onRevoked(event, closed);
-      return { id: event.id, node: this.#options.node, applied_at: Date.now(), closed };
-    });
-    this.#receipts.set(name, receipt);
-    if (this.#receipts.size > RECEIPTS_KEPT) this.#receipts.delete(this.#receipts.keys().next().value ?? "");
-    return receipt;
+    const applied = { id: event.id, done: this.#enforce(event, sockets.hitBy(event)) };
+    this.#applied.set(name, applied);
+    if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
+    return applied;
+  }
+
+  async #enforce(event: RevocationEvent, hit: ReadonlySet<Admission>): Promise<NodeReceipt> {
+    const left = event.mode === "reauthenticate" && hit.size > 0 ? await this.#reauthenticate(event, hit) : hit;
+    const closed = await disconnectAll(left, event.code);
+    this.#options.onRevoked(event, closed);
+    return { node: this.#options.node, applied_at: Date.now(), closed };
+  }
+
+  /** Asks for other tokens, and resolves after the margin to those who have brought none. */
+  async #reauthenticate(event: RevocationEvent, hit: ReadonlySet<Admission>): Promise<ReadonlySet<Admission>> {
+    const margin = event.margin ?? 0;
+    for (const admission of hit) this.#options.onExpiring(admission, Math.floor(Date.now() / 1000) + margin);
+    await delay(margin * 1000, undefined, { signal: this.#closing.signal }).catch(() => undefined); // the node closes
+    return new Set([...hit].filter(({ claims }) => event.targets.some((target) => hits(target, claims))));
   }
 
   get sockets(): number {
@@ -128,6 +149,7 @@ export class Admissions {
   /** Closes every socket so that stock clients go elsewhere, and stops. */
   async close(): Promise<void> {
     clearInterval(this.#forgetting);
+    this.#closing.abort();
     this.#expiring.stop();
     this.#expired.stop();
     for (const { sockets } of this.#realms.values()) await closeForRefresh(new Set(sockets.all()), "unavailable");

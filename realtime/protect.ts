@@ -12,9 +12,9 @@ import { EventEmitter } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { Redis } from "ioredis";
 import type { Namespace, Server } from "socket.io";
-import { type AccessTokenClaims, TICKET_LIFETIME } from "#contract/access-token";
+import { TICKET_LIFETIME, type VerifiedClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
-import { Admissions, type AppliedEvent } from "./admissions.ts";
+import { Admissions, type Applied } from "./admissions.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
 import { createGate, type Limits } from "./limits.ts";
 import { createLobby, type Lobby } from "./lobby.ts";
@@ -32,10 +32,11 @@ import {
 import { createVerifier, type TrustedIssuer } from "./verifier.ts";
 
 export type { CredentialSources } from "./credentials.ts";
+export type { ForeignTokens } from "./foreign-token.ts";
 export type { Limits } from "./limits.ts";
 export { type NamespaceRule, type Rule, requireScope } from "./rules.ts";
 export type { ProtectedSocket, SessionData } from "./sockets.ts";
-export type { TrustedIssuer } from "./verifier.ts";
+export type { Transmitter, TrustedIssuer } from "./verifier.ts";
 
 export interface ProtectOptions {
   /** A client of the Redis that the nodes of this cluster share; two connections like it are made. */
@@ -138,7 +139,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     node,
     issuers: options.issuers.map(({ issuer }) => issuer),
     expiryLeadSeconds: options.expiryLeadSeconds ?? 30,
-    onExpiring: ({ socket, claims }) => socket.emit("expiring", lifetimeOf(claims)),
+    onExpiring: ({ socket }, endsAt) => socket.emit("expiring", lifetimeUntil(endsAt)),
     onExpired: (sockets) => events.emit("expired", { sockets }),
     onRevoked: ({ id, seq, code, decided_at }, closed) =>
       events.emit("revoked", { revocation: id, seq, code, closed, afterMs: Date.now() - decided_at }),
@@ -155,7 +156,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     onProblem,
   });
   /** Claims of sockets that have been judged on this connection, until they are connected. */
-  const verified = new WeakMap<ProtectedSocket, { readonly claims: AccessTokenClaims; readonly tookMs: number }>();
+  const verified = new WeakMap<ProtectedSocket, { readonly claims: VerifiedClaims; readonly tookMs: number }>();
   const watched = new WeakSet<ProtectedSocket>();
   const renewing = new WeakSet<ProtectedSocket>();
   let draining = false;
@@ -173,7 +174,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
   }
 
   /** Verifies a credential, and that it is good for this namespace now. @throws {Refusal} */
-  async function judge(socket: ProtectedSocket, { kind, value }: Credential): Promise<AccessTokenClaims> {
+  async function judge(socket: ProtectedSocket, { kind, value }: Credential): Promise<VerifiedClaims> {
     demandReady();
     const claims = kind === "ticket" ? await redeem(value) : await verifier.accessToken(value);
     await demand(rulesFor(socket.nsp.name, options.require, options.namespaces ?? []), claims, socket);
@@ -184,7 +185,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
   }
 
   /** The one credential that costs a command to Redis: only there can a second use on another node be seen. */
-  async function redeem(value: unknown): Promise<AccessTokenClaims> {
+  async function redeem(value: unknown): Promise<VerifiedClaims> {
     const { claims, ticket } = await verifier.ticket(value);
     const fresh = await log.burn(ticket, TICKET_LIFETIME + 2 * clockSkewSeconds).catch((cause: unknown) => {
       throw new Refusal("unavailable", { cause, detail: "Redis cannot tell whether the ticket was used" });
@@ -277,7 +278,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
       renewing.add(socket);
       const claims = await judge(socket, { kind: "token", value: typeof token === "function" ? undefined : token });
       if (!socket.connected) return;
-      const answer = lifetimeOf(claims);
+      const answer = lifetimeUntil(claims.exp);
       if (lobby?.has(socket)) letOut(lobby, socket, claims);
       else renew(socket, claims);
       if (!socket.connected) return;
@@ -295,13 +296,13 @@ export function protect(io: Server, options: ProtectOptions): Door {
     }
   }
 
-  function letOut(from: Lobby, socket: ProtectedSocket, claims: AccessTokenClaims): void {
+  function letOut(from: Lobby, socket: ProtectedSocket, claims: VerifiedClaims): void {
     verified.set(socket, { claims, tookMs: 0 });
     socket.data.session = claims;
     from.leave(socket);
   }
 
-  function renew(socket: ProtectedSocket, claims: AccessTokenClaims): void {
+  function renew(socket: ProtectedSocket, claims: VerifiedClaims): void {
     const admission = admissions.of(socket);
     if (admission === undefined || admission.ended !== undefined) throw new Refusal("session_revoked");
     if (!admissions.renew(admission, claims)) return;
@@ -311,7 +312,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     events.emit("renewed", { ...about(socket), sub, sid, exp });
   }
 
-  function leaveRoomsBeyond(socket: ProtectedSocket, claims: AccessTokenClaims): void {
+  function leaveRoomsBeyond(socket: ProtectedSocket, claims: VerifiedClaims): void {
     for (const [room, rule] of Object.entries(socket.data.rooms ?? {})) {
       try {
         demandClaims(rule, claims);
@@ -341,10 +342,10 @@ export function protect(io: Server, options: ProtectOptions): Door {
     });
   }
 
-  async function applySigned(set: string): Promise<AppliedEvent | undefined> {
+  async function applySigned(set: string): Promise<Applied | undefined> {
     try {
       const { issuer, event } = await verifier.revocation(set);
-      return await admissions.apply(issuer, event);
+      return admissions.apply(issuer, event);
     } catch (thrown) {
       const refusal = toRefusal(thrown);
       if (refusal.status >= 500) throw thrown;
@@ -357,13 +358,12 @@ export function protect(io: Server, options: ProtectOptions): Door {
   /** Acts on it here at once; says yes only when Redis has it for the others. */
   async function accept(set: string): Promise<void> {
     const { issuer, event } = await verifier.revocation(set);
-    const applied = admissions.apply(issuer, event);
+    admissions.apply(issuer, event);
     try {
       await log.append(event.id, set);
     } catch (error) {
       throw new Refusal("unavailable", { cause: error, detail: "Redis cannot take the event" });
     }
-    await applied;
   }
 
   /** Every HTTP request of the transports passes here, upgrades included. */
@@ -387,6 +387,8 @@ export function protect(io: Server, options: ProtectOptions): Door {
     const token = bearerOf(request.headers);
     const conn = transports(io)[id];
     if (token === undefined || conn === undefined || lastBearer.get(conn) === token) return;
+    // Until somebody is in, the handshake judges, and its refusal has to reach the client by such a request.
+    if (admittedOn(conn).size === 0) return;
     const claims = await verifier.accessToken(token);
     for (const socket of admittedOn(conn)) renew(socket, claims);
     lastBearer.set(conn, token);
@@ -461,9 +463,9 @@ function acknowledge(args: readonly unknown[], answer: unknown): void {
   if (typeof ack === "function") ack(answer);
 }
 
-/** When a token ends, for the client: seconds since the epoch, and from now. */
-function lifetimeOf({ exp }: AccessTokenClaims): { expires_at: number; expires_in: number } {
-  return { expires_at: exp, expires_in: Math.max(0, Math.round(exp - Date.now() / 1000)) };
+/** When something ends, for the client: seconds since the epoch, and from now. */
+function lifetimeUntil(endsAt: number): { expires_at: number; expires_in: number } {
+  return { expires_at: endsAt, expires_in: Math.max(0, Math.round(endsAt - Date.now() / 1000)) };
 }
 
 /** The open transports by their `sid`, which Engine.IO has and its types do not show. */

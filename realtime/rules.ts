@@ -2,14 +2,14 @@
  * Who may be in which namespace, beyond having a living token: by scope, by tenant, or by a function of the app. A rule
  * for all namespaces and rules for some are added up; the strictest wins because every one must hold.
  */
-import type { AccessTokenClaims } from "#contract/access-token";
+import type { VerifiedClaims } from "#contract/access-token";
 import { Refusal, toRefusal, unauthorizedErrorData } from "#contract/refusal";
 import type { Demand, ProtectedSocket } from "./sockets.ts";
 
 /** All that is given must hold. */
 export interface Rule extends Demand {
   /** The app's own judgement; false or a rejection keeps the socket out. */
-  allow?(session: AccessTokenClaims, socket: ProtectedSocket): boolean | Promise<boolean>;
+  allow?(session: VerifiedClaims, socket: ProtectedSocket): boolean | Promise<boolean>;
 }
 
 export interface NamespaceRule extends Rule {
@@ -24,11 +24,7 @@ export function rulesFor(name: string, always: Rule | undefined, some: readonly 
 }
 
 /** @throws {Refusal} `scope_insufficient`, naming what is required */
-export async function demand(
-  rules: readonly Rule[],
-  session: AccessTokenClaims,
-  socket: ProtectedSocket,
-): Promise<void> {
+export async function demand(rules: readonly Rule[], session: VerifiedClaims, socket: ProtectedSocket): Promise<void> {
   for (const rule of rules) demandClaims(rule, session);
   for (const rule of rules) {
     if (rule.allow === undefined || (await rule.allow(session, socket))) continue;
@@ -40,7 +36,7 @@ export async function demand(
 }
 
 /** The part of a rule that the claims alone decide. @throws {Refusal} `scope_insufficient` */
-export function demandClaims(rule: Demand, session: AccessTokenClaims): void {
+export function demandClaims(rule: Demand, session: VerifiedClaims): void {
   const scopes = new Set(session.scope?.split(" "));
   const missing = listOf(rule.scope).filter((scope) => !scopes.has(scope));
   if (missing.length > 0) throw new Refusal("scope_insufficient", { requires: `scope ${missing.join(" ")}` });

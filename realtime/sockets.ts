@@ -4,7 +4,7 @@
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DefaultEventsMap, Socket } from "socket.io";
-import type { AccessTokenClaims } from "#contract/access-token";
+import type { VerifiedClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, unauthorizedErrorData } from "#contract/refusal";
 import { hits, keyOf, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
 
@@ -19,7 +19,7 @@ export interface Demand {
 /** What `protect` puts on `socket.data`. */
 export interface SessionData {
   /** The verified claims of the token that let the socket in. */
-  session: AccessTokenClaims;
+  session: VerifiedClaims;
   /** Rooms that its scope or tenant let it into, and what they demand. */
   rooms?: Record<string, Demand>;
 }
@@ -30,7 +30,7 @@ export type ProtectedSocket = Socket<DefaultEventsMap, DefaultEventsMap, Default
 export interface Admission {
   readonly socket: ProtectedSocket;
   /** Of the token that let it in, or of the one that renewed it since. */
-  claims: AccessTokenClaims;
+  claims: VerifiedClaims;
   /** Set the moment it is revoked or expired: from then on no packet of it passes, whether or not it is closed yet. */
   ended: RefusalCode | undefined;
 }
@@ -71,7 +71,9 @@ export class SocketIndex {
   }
 
   *#holders(target: RevocationTarget): Iterable<Admission> {
-    for (const admission of this.#byKey.get(keyOf(target)) ?? []) if (hits(target, admission.claims)) yield admission;
+    // A retired key has signed for nearly everybody: an index of its own would cost every socket and spare nothing.
+    const key = target.kind === "key" ? "everyone" : keyOf(target);
+    for (const admission of this.#byKey.get(key) ?? []) if (hits(target, admission.claims)) yield admission;
   }
 
   ofSession(sid: string): Iterable<Admission> {
@@ -83,7 +85,7 @@ export class SocketIndex {
   }
 }
 
-function keysOf(claims: AccessTokenClaims): string[] {
+function keysOf(claims: VerifiedClaims): string[] {
   const keys = ["everyone", `user:${claims.sub}`, `session:${claims.sid}`, `token:${claims.jti}`];
   if (claims.tid !== undefined) keys.push(`tenant:${claims.tid}`);
   return keys;

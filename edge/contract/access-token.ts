@@ -48,9 +48,14 @@ export interface AccessTokenClaims {
   readonly tid?: string;
   /** Scopes, separated by spaces (RFC 8693 section 4.2). */
   readonly scope?: string;
+  /** How the holder proved who they are (RFC 8176): `pwd`, or `fed` for another issuer's word. */
+  readonly amr?: readonly string[];
   /** Free revocation keys: a device, a plan, a room. */
   readonly keys?: readonly string[];
 }
+
+/** What a verified token says, and the key that it was signed with, which can be revoked as well. */
+export type VerifiedClaims = AccessTokenClaims & { readonly kid?: string | undefined };
 
 export interface SigningKey {
   readonly kid: string;
@@ -81,13 +86,13 @@ export async function verifyAccessToken(
   keys: JWTVerifyGetKey,
   rules: TokenRules,
   now: Date = new Date(),
-): Promise<AccessTokenClaims> {
-  const payload = await verifyTyped(ACCESS_TOKEN_TYPE, token, keys, rules, now);
-  return accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds);
+): Promise<VerifiedClaims> {
+  const { payload, kid } = await verifyJwt(token, keys, { ...rules, typ: ACCESS_TOKEN_TYPE }, now);
+  return { ...accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds), kid };
 }
 
 function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessTokenClaims {
-  const { sub, client_id, iat, jti, sid, auth_time, gen, tid, scope, keys } = payload;
+  const { sub, client_id, iat, jti, sid, auth_time, gen, tid, scope, amr, keys } = payload;
   const wellFormed =
     isName(sub) &&
     isName(client_id) &&
@@ -99,6 +104,7 @@ function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessToke
     isCount(gen) &&
     (tid === undefined || isName(tid)) &&
     (scope === undefined || typeof scope === "string") &&
+    (amr === undefined || (Array.isArray(amr) && amr.every(isName))) &&
     (keys === undefined || (Array.isArray(keys) && keys.every(isName)));
   if (!wellFormed) throw new Refusal("token_invalid", { detail: "a claim is missing or of the wrong type" });
   // A token from the future would outlive a cutoff made now.
@@ -135,13 +141,14 @@ export async function verifyTicket(
   keys: JWTVerifyGetKey,
   rules: TokenRules,
   now: Date = new Date(),
-): Promise<{ readonly claims: AccessTokenClaims; readonly ticket: string }> {
-  const { access, ...payload } = await verifyTyped(TICKET_TYPE, ticket, keys, rules, now);
+): Promise<{ readonly claims: VerifiedClaims; readonly ticket: string }> {
+  const { payload: whole, kid } = await verifyJwt(ticket, keys, { ...rules, typ: TICKET_TYPE }, now);
+  const { access, ...payload } = whole;
   const own = accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds);
   if (!isRecord(access) || !isName(access.jti) || !isCount(access.exp)) {
     throw new Refusal("token_invalid", { detail: "a ticket for nothing" });
   }
-  return { claims: { ...own, jti: access.jti, exp: access.exp }, ticket: own.jti };
+  return { claims: { ...own, jti: access.jti, exp: access.exp, kid }, ticket: own.jti };
 }
 
 /** Signs any of Keycard's own JWTs; `typ` keeps the kinds apart (RFC 8725 section 3.11). */
@@ -150,11 +157,7 @@ export function signTyped(typ: string, payload: JWTPayload, key: SigningKey): Pr
   return new SignJWT(payload).setProtectedHeader(header).sign(key.privateKey);
 }
 
-/**
- * Verifies any of Keycard's own JWTs: size before parsing, then algorithm, key, signature, `typ`, `iss`, `aud` and time.
- *
- * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `unavailable` when the issuer's keys cannot be had
- */
+/** Verifies any of Keycard's own JWTs. @throws {Refusal} as {@link verifyJwt} */
 export async function verifyTyped(
   typ: string,
   token: unknown,
@@ -162,20 +165,42 @@ export async function verifyTyped(
   rules: TokenRules,
   now: Date = new Date(),
 ): Promise<JWTPayload> {
+  return (await verifyJwt(token, keys, { ...rules, typ }, now)).payload;
+}
+
+/** What any JWT must satisfy. Our own always name a type and an audience; other issuers leave out one or the other. */
+export interface JwtRules extends Omit<TokenRules, "audience"> {
+  readonly typ?: string | undefined;
+  readonly audience?: string | undefined;
+}
+
+/**
+ * Verifies a JWT: size and form before parsing, then algorithm, key, signature, `typ`, `iss`, `aud` and time.
+ *
+ * @returns the payload, and the `kid` of the key that it was signed with
+ * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `unavailable` when the issuer's keys cannot be had
+ */
+export async function verifyJwt(
+  token: unknown,
+  keys: JWTVerifyGetKey,
+  rules: JwtRules,
+  now: Date = new Date(),
+): Promise<{ readonly payload: JWTPayload; readonly kid: string | undefined }> {
   if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
   if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
   if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
   if (!COMPACT_FORM.test(token)) throw new Refusal("token_invalid", { detail: "not in the compact form" });
   const options: JWTVerifyOptions = {
-    typ,
+    ...(rules.typ === undefined ? {} : { typ: rules.typ }),
+    ...(rules.audience === undefined ? {} : { audience: rules.audience }),
     issuer: rules.issuer,
-    audience: rules.audience,
     algorithms: [...rules.algorithms],
     clockTolerance: rules.clockSkewSeconds,
     currentDate: now,
   };
   try {
-    return (await jwtVerify(token, keys, options)).payload;
+    const { payload, protectedHeader } = await jwtVerify(token, keys, options);
+    return { payload, kid: protectedHeader.kid };
   } catch (error) {
     throw refusalOf(error);
   }

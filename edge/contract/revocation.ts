@@ -29,12 +29,26 @@ export type RevocationTarget =
   | { readonly kind: "session"; readonly sid: string }
   | { readonly kind: "user"; readonly sub: string; readonly generation: number }
   | { readonly kind: "tenant"; readonly tid: string; readonly cutoff: number }
+  | { readonly kind: "key"; readonly kid: string }
   | { readonly kind: "everyone"; readonly cutoff: number };
 
 /** The refusals that a revocation can lead to: the first leaves the session alive. */
 export type RevocationCode = Extract<RefusalCode, "token_revoked" | "session_revoked" | "refresh_reused">;
 
-export interface RevocationEvent {
+/** How long a socket may stay open to bring a token that is not hit, at most, in seconds. */
+export const MAX_MARGIN_SECONDS = 300;
+
+/**
+ * What a node does with an open socket that is hit. Nothing said: it closes it. `reauthenticate`: it asks for another token, and
+ * closes the socket when none has come within `margin` seconds. New handshakes are refused at once either way.
+ */
+export interface RevocationManner {
+  readonly mode?: "reauthenticate";
+  /** Seconds. Only with `mode`. */
+  readonly margin?: number;
+}
+
+export interface RevocationEvent extends RevocationManner {
   /** Names the revocation from the admin call to the last closed socket; also the token's `jti` and `txn`. */
   readonly id: string;
   /** The place in the edge's log: 1, 2, 3, … without a gap. */
@@ -98,16 +112,25 @@ function revocationEvent(payload: JWTPayload): RevocationEvent {
   if (!Array.isArray(targets) || targets.length === 0 || targets.length > MAX_TARGETS) {
     throw malformed("the targets are missing or too many");
   }
-  return { id: payload.jti, seq, targets: targets.map(revocationTarget), code, decided_at, expires_at };
+  const said = targets.map(revocationTarget);
+  return { id: payload.jti, seq, targets: said, code, decided_at, expires_at, ...revocationManner(body) };
+}
+
+/** A manner that is not known is the strict one: the socket is closed. */
+function revocationManner({ mode, margin }: Record<string, unknown>): RevocationManner {
+  if (mode !== "reauthenticate") return {};
+  if (!isCount(margin) || margin > MAX_MARGIN_SECONDS) throw malformed("the margin is missing or too long");
+  return { mode, margin };
 }
 
 function revocationTarget(value: unknown): RevocationTarget {
   if (isRecord(value)) {
-    const { kind, jti, sid, sub, generation, tid, cutoff } = value;
+    const { kind, jti, sid, sub, generation, tid, cutoff, kid } = value;
     if (kind === "token" && isName(jti)) return { kind, jti };
     if (kind === "session" && isName(sid)) return { kind, sid };
     if (kind === "user" && isName(sub) && isCount(generation)) return { kind, sub, generation };
     if (kind === "tenant" && isName(tid) && isCount(cutoff)) return { kind, tid, cutoff };
+    if (kind === "key" && isName(kid)) return { kind, kid };
     if (kind === "everyone" && isCount(cutoff)) return { kind, cutoff };
   }
   // An unknown kind is refused, not skipped: skipping would report a revocation as enforced that was not understood.
@@ -117,6 +140,8 @@ function revocationTarget(value: unknown): RevocationTarget {
 /** The claims that decide whether a revocation hits. */
 export type RevocableClaims = Pick<AccessTokenClaims, "jti" | "sid" | "sub" | "gen" | "auth_time"> & {
   readonly tid?: string | undefined;
+  /** Of the token's header, not a claim: the key that it is signed with. Without it no retired key hits. */
+  readonly kid?: string | undefined;
 };
 
 /** Whether one target hits a token: the rule itself, one target at a time. */
@@ -130,6 +155,8 @@ export function hits(target: RevocationTarget, claims: RevocableClaims): boolean
       return claims.sub === target.sub && claims.gen < target.generation;
     case "tenant":
       return claims.tid === target.tid && claims.auth_time <= target.cutoff;
+    case "key":
+      return claims.kid === target.kid;
     case "everyone":
       return claims.auth_time <= target.cutoff;
   }
@@ -143,7 +170,7 @@ interface Entry {
 
 /**
  * Everything that one issuer has revoked and that a living token could still meet. The strictest level decides.
- * A check costs five look-ups however much is revoked.
+ * A check costs six look-ups however much is revoked.
  */
 export class RevocationIndex {
   readonly #entries = new Map<string, Entry>();
@@ -169,7 +196,7 @@ export class RevocationIndex {
     }
   }
 
-  /** Why these claims are dead, or undefined while they live. Ending a session outranks ending one token. */
+  /** Why these claims are dead, or undefined while they live. Ending a session outranks ending one token, or all of one key. */
   check(claims: RevocableClaims): RevocationCode | undefined {
     if (this.#entries.size === 0) return undefined;
     return (
@@ -177,6 +204,7 @@ export class RevocationIndex {
       (claims.tid === undefined ? undefined : this.#cut(`tenant:${claims.tid}`, claims.auth_time)) ??
       this.#cut(`user:${claims.sub}`, claims.gen + 1) ??
       this.#entries.get(`session:${claims.sid}`)?.code ??
+      (claims.kid === undefined ? undefined : this.#entries.get(`key:${claims.kid}`)?.code) ??
       this.#entries.get(`token:${claims.jti}`)?.code
     );
   }
@@ -203,6 +231,8 @@ export function keyOf(target: RevocationTarget): string {
       return `user:${target.sub}`;
     case "tenant":
       return `tenant:${target.tid}`;
+    case "key":
+      return `key:${target.kid}`;
     case "everyone":
       return "everyone";
   }

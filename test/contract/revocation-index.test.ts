@@ -16,13 +16,14 @@ import { Random } from "../support/random.ts";
 const CODES = ["token_revoked", "session_revoked", "refresh_reused"] as const;
 const SUBS = ["u1", "u2", "u3"] as const;
 const TENANTS = ["acme", "apex"] as const;
-/** One name that is a token's, a session's, a user's and a tenant's at once: the kinds must not meet. */
+const KIDS = ["k1", "k2", "k3"] as const;
+/** One name that is a token's, a key's, a session's, a user's and a tenant's at once: the kinds must not meet. */
 const SHARED_NAME = "everyone";
 const TIMES = 6;
 const SEEDS = Array.from({ length: 60 }, (_, seed) => seed);
 
 function randomTarget(random: Random): RevocationTarget {
-  switch (random.below(10)) {
+  switch (random.below(11)) {
     case 0:
       return { kind: "everyone", cutoff: random.below(TIMES) };
     case 1:
@@ -35,6 +36,8 @@ function randomTarget(random: Random): RevocationTarget {
     case 6:
     case 7:
       return { kind: "session", sid: random.pick([`${random.pick(SUBS)}.s${random.below(3)}`, SHARED_NAME]) };
+    case 8:
+      return { kind: "key", kid: random.pick([...KIDS, SHARED_NAME]) };
     default:
       return { kind: "token", jti: random.pick([`t${random.below(12)}`, SHARED_NAME]) };
   }
@@ -60,6 +63,7 @@ function randomClaims(random: Random): RevocableClaims {
     gen: random.below(TIMES),
     auth_time: random.below(TIMES),
     ...(random.below(3) === 0 ? {} : { tid: random.pick([...TENANTS, SHARED_NAME]) }),
+    ...(random.below(3) === 0 ? {} : { kid: random.pick([...KIDS, SHARED_NAME]) }),
   };
 }
 
@@ -75,7 +79,7 @@ function indexOf(events: readonly RevocationEvent[]): RevocationIndex {
 
 /** The widest level that hits decides; in it the highest cutoff, and on a tie the lesser code. */
 function oracle(events: readonly RevocationEvent[], claims: RevocableClaims): RevocationCode | undefined {
-  for (const kind of ["everyone", "tenant", "user", "session", "token"] as const) {
+  for (const kind of ["everyone", "tenant", "user", "session", "key", "token"] as const) {
     const hit = events
       .flatMap((event) => event.targets.map((target) => ({ target, code: event.code })))
       .filter(({ target }) => target.kind === kind && hits(target, claims))
@@ -154,7 +158,15 @@ test("the rounds above hit often and miss often, so that they prove something", 
 });
 
 describe("the rules by example:", () => {
-  const claims: RevocableClaims = { jti: "t1", sid: "u1.s1", sub: "u1", gen: 2, auth_time: 1000, tid: "acme" };
+  const claims: RevocableClaims = {
+    jti: "t1",
+    sid: "u1.s1",
+    sub: "u1",
+    gen: 2,
+    auth_time: 1000,
+    tid: "acme",
+    kid: "k1",
+  };
   test.for<[RevocationTarget, boolean]>([
     [{ kind: "token", jti: "t1" }, true],
     [{ kind: "token", jti: "t2" }, false],
@@ -166,6 +178,8 @@ describe("the rules by example:", () => {
     [{ kind: "tenant", tid: "acme", cutoff: 1000 }, true],
     [{ kind: "tenant", tid: "acme", cutoff: 999 }, false],
     [{ kind: "tenant", tid: "apex", cutoff: 2000 }, false],
+    [{ kind: "key", kid: "k1" }, true],
+    [{ kind: "key", kid: "k" }, false],
     [{ kind: "everyone", cutoff: 1000 }, true],
     [{ kind: "everyone", cutoff: 999 }, false],
   ])("%j hits the session: %s", ([target, expected]) => {
@@ -192,6 +206,12 @@ describe("the rules by example:", () => {
       expires_at: 2000,
     };
     expect(indexOf([event]).check(single)).toBeUndefined();
+  });
+
+  test("a token whose key is not known is hit by no key, not even by one named undefined", () => {
+    const { kid: _, ...unknown } = claims;
+    const event = { id: "r", seq: 1, code: "token_revoked", decided_at: 0, expires_at: 2000 } as const;
+    expect(indexOf([{ ...event, targets: [{ kind: "key", kid: "undefined" }] }]).check(unknown)).toBeUndefined();
   });
 
   test("ending a session outranks ending one of its tokens, whichever came first", () => {

@@ -35,6 +35,7 @@ const event: RevocationEvent = {
     { kind: "session", sid: "u_ada.s1" },
     { kind: "user", sub: "u_ada", generation: 3 },
     { kind: "tenant", tid: "acme", cutoff: NOW },
+    { kind: "key", kid: "key-old" },
     { kind: "everyone", cutoff: NOW },
   ],
   code: "session_revoked",
@@ -173,6 +174,7 @@ describe("a well signed event that is no revocation is refused as malformed when
     ["a user's generation is a string", payloadWith({ targets: [{ kind: "user", sub: "u", generation: "3" }] })],
     ["a tenant has no cutoff", payloadWith({ targets: [{ kind: "tenant", tid: "acme" }] })],
     ["a tenant has no tid", payloadWith({ targets: [{ kind: "tenant", cutoff: 1 }] })],
+    ["a key has no kid", payloadWith({ targets: [{ kind: "key" }] })],
     ["everyone has no cutoff", payloadWith({ targets: [{ kind: "everyone" }] })],
     ["everyone's cutoff is negative", payloadWith({ targets: [{ kind: "everyone", cutoff: -1 }] })],
   ] as const)("%s", async ([, malformed]) => {
