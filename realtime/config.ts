@@ -37,6 +37,21 @@ const environment = z.object({
   HANDLERS: z.string().optional(),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "silent"]).default("info"),
   LEASE_SECONDS: seconds(5),
+  /** Lets clients connect without a token and show it within this time, in the event `authenticate`; 0 is off. */
+  LOBBY_SECONDS: z.coerce.number().int().min(0).max(60).default(0),
+  /** How long before its token's end a socket is told. */
+  EXPIRY_LEAD_SECONDS: seconds(30),
+  /** A cookie that holds an access token, believed only from ALLOWED_ORIGINS; none unless given. */
+  TOKEN_COOKIE: z
+    .string()
+    .regex(/^[\w!#$%&'*+.^`|~-]{1,64}$/)
+    .optional(),
+  /** Whether a single-use ticket in the query is accepted. */
+  QUERY_TICKET: z.enum(["on", "off"]).default("off"),
+  /** Whether an access token in the query is accepted: it ends up in the logs of proxies. */
+  QUERY_TOKEN: z.enum(["on", "off"]).default("off"),
+  /** Proxies whose `X-Forwarded-For` is believed: addresses and networks, separated by commas. */
+  TRUSTED_PROXIES: list.pipe(z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()]))),
   /** How long open sockets are given to go elsewhere when the node stops. */
   DRAIN_SECONDS: seconds(10),
 });

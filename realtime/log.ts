@@ -9,6 +9,7 @@ import type { ClusterReceipt, NodeReceipt } from "#contract/revocation";
 const LOG = "{keycard}:log";
 const BELL = "{keycard}:bell";
 const NODES = "{keycard}:nodes";
+const ticketKey = (jti: string) => `{keycard}:ticket:${jti}`;
 const receiptKey = (id: string) => `{keycard}:receipt:${id}`;
 
 const PAGE = 500;
@@ -59,10 +60,11 @@ export interface LogOptions {
   /** How long events and receipts are kept: longer than any token lives. */
   readonly retentionMs: number;
   /**
-   * Takes one signed event: resolves to this node's receipt once it is applied; to undefined when it is not to be
-   * believed; rejects when that cannot be told yet, and is then asked again.
+   * Takes one signed event: resolves once nobody whom it covers gets in any more, with the promise of this node's receipt
+   * for when their sockets are closed; to undefined when it is not to be believed; rejects when that cannot be told yet,
+   * and is then asked again.
    */
-  apply(set: string): Promise<(NodeReceipt & { readonly id: string }) | undefined>;
+  apply(set: string): Promise<{ readonly id: string; readonly done: Promise<NodeReceipt> } | undefined>;
   onProblem(message: string, error: unknown): void;
 }
 
@@ -75,6 +77,8 @@ export interface RevocationLog {
   append(id: string, set: string): Promise<void>;
   /** What the cluster knows of an event; undefined when it knows nothing of it. */
   receipt(id: string): Promise<ClusterReceipt | undefined>;
+  /** Uses a ticket up. Resolves to whether it was unused until now; rejects when Redis cannot tell. */
+  burn(ticket: string, seconds: number): Promise<boolean>;
   /** Milliseconds since the last good heartbeat; infinite before the first. */
   silenceMs(): number;
   /** Gives the lease back and leaves. */
@@ -110,24 +114,43 @@ export function createLog(options: LogOptions): RevocationLog {
   /** Entries that could not be judged yet. */
   const unsettled = new Map<string, string>();
   const unacknowledged = new Map<string, NodeReceipt>();
+  let acknowledging: Promise<void> | undefined;
 
   async function take(entry: string, set: string): Promise<void> {
     try {
-      const receipt = await options.apply(set);
+      const applied = await options.apply(set);
       unsettled.delete(entry);
-      if (receipt !== undefined) unacknowledged.set(receipt.id, receipt);
+      // Not waited for: closing may take its time, and the heartbeat must not.
+      if (applied !== undefined) void acknowledgeOnce(applied.id, applied.done);
     } catch (error) {
       unsettled.set(entry, set);
       onProblem("an event cannot be judged yet", error);
     }
   }
 
-  async function acknowledge(): Promise<void> {
+  async function acknowledgeOnce(id: string, done: Promise<NodeReceipt>): Promise<void> {
+    try {
+      unacknowledged.set(id, await done);
+      await acknowledge();
+    } catch (error) {
+      onProblem("a receipt could not be written; the next heartbeat will", error);
+    }
+  }
+
+  /** Writes what there is to write, in one go for all that wait. */
+  function acknowledge(): Promise<void> {
+    acknowledging ??= writeReceipts().finally(() => {
+      acknowledging = undefined;
+    });
+    return acknowledging;
+  }
+
+  async function writeReceipts(): Promise<void> {
     while (unacknowledged.size > 0) {
       const batch = [...unacknowledged].slice(0, ACKS_AT_ONCE);
       const words = batch.map(([, { applied_at, closed }]) => JSON.stringify({ applied_at, closed }));
       await commands.eval(ACKNOWLEDGE, batch.length, ...batch.map(([id]) => receiptKey(id)), node, ...words);
-      for (const [id, receipt] of batch) if (unacknowledged.get(id) === receipt) unacknowledged.delete(id);
+      for (const [id] of batch) unacknowledged.delete(id);
     }
   }
 
@@ -177,9 +200,7 @@ export function createLog(options: LogOptions): RevocationLog {
     if (space < 0 || ahead.has(entry) || !isBefore(position, entry)) return;
     if (ahead.size >= AHEAD_LIMIT) ahead.clear();
     ahead.add(entry);
-    take(entry, message.slice(space + 1))
-      .then(acknowledge)
-      .catch((error: unknown) => onProblem("a receipt could not be written; the next heartbeat will", error));
+    void take(entry, message.slice(space + 1));
   });
   for (const connection of [commands, bell]) {
     connection.on("error", (error) => onProblem("the link to Redis is broken", error));
@@ -213,6 +234,9 @@ export function createLog(options: LogOptions): RevocationLog {
     },
     async receipt(id) {
       return clusterReceipt(id, await commands.hgetall(receiptKey(id)));
+    },
+    async burn(ticket, seconds) {
+      return (await commands.set(ticketKey(ticket), node, "EX", seconds, "NX")) === "OK";
     },
     silenceMs: () => performance.now() - lastBeat,
     async stop() {

@@ -1,35 +1,42 @@
 /**
- * The door: what an app calls on its own Socket.IO server. It lets in whoever shows a living token, keeps every
- * packet of everybody else out, closes at expiry, and enforces revocations on this node's own sockets.
+ * The door: what an app calls on its own Socket.IO server. It lets in whoever shows a living token that the namespace's
+ * rules allow, judges every packet of everybody, renews in place, closes at expiry, and enforces revocations on this
+ * node's own sockets.
  *
- * A revocation can land at any moment of a handshake, and a socket in the middle of one is in no index yet. So what
- * is revoked is looked at after the last wait of ours and again when the socket is connected, in the same turn in
- * which it enters the index: from there on the event finds the socket.
+ * A revocation can land at any moment of a handshake, and a socket in the middle of one is in no index yet. So what is
+ * revoked is looked at after the last wait of ours and again when the socket is connected, in the same turn in which it
+ * enters the index: from there on the event finds it.
  */
 import { randomUUID } from "node:crypto";
+import { EventEmitter } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { Redis } from "ioredis";
 import type { Namespace, Server } from "socket.io";
-import type { AccessTokenClaims } from "#contract/access-token";
+import { TICKET_LIFETIME, type VerifiedClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
-import { type NodeReceipt, type RevocationEvent, RevocationIndex } from "#contract/revocation";
-import { findToken } from "./credentials.ts";
+import { Admissions, type Applied } from "./admissions.ts";
+import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
+import { createGate, type Limits } from "./limits.ts";
+import { createLobby, type Lobby } from "./lobby.ts";
 import { createLog } from "./log.ts";
 import { createReceiver, type Health, type Receiver } from "./receiver.ts";
+import { demand, demandClaims, type NamespaceRule, type Rule, rulesFor } from "./rules.ts";
 import {
   type Admission,
-  closeForRefresh,
+  admittedOn,
+  type Demand,
   disconnect,
-  disconnectAll,
-  ExpiryWheel,
   type ProtectedSocket,
-  SocketIndex,
   trackTransport,
 } from "./sockets.ts";
 import { createVerifier, type TrustedIssuer } from "./verifier.ts";
 
+export type { CredentialSources } from "./credentials.ts";
+export type { ForeignTokens } from "./foreign-token.ts";
+export type { Limits } from "./limits.ts";
+export { type NamespaceRule, type Rule, requireScope } from "./rules.ts";
 export type { ProtectedSocket, SessionData } from "./sockets.ts";
-export type { TrustedIssuer } from "./verifier.ts";
+export type { Transmitter, TrustedIssuer } from "./verifier.ts";
 
 export interface ProtectOptions {
   /** A client of the Redis that the nodes of this cluster share; two connections like it are made. */
@@ -40,6 +47,17 @@ export interface ProtectOptions {
   readonly cluster: string;
   /** The name of this node, unique in the cluster; random unless given. */
   readonly node?: string | undefined;
+  /** Ways in besides the `auth` payload and the `Authorization` header; none unless given. */
+  readonly credentials?: CredentialSources | undefined;
+  /** What every namespace demands. */
+  readonly require?: Rule | undefined;
+  /** What some namespaces demand besides. */
+  readonly namespaces?: readonly NamespaceRule[] | undefined;
+  /** Lets clients connect without a token and show it in the event `authenticate`, within this time. Off unless given. */
+  readonly lobby?: { readonly timeoutMs: number } | undefined;
+  readonly limits?: Limits | undefined;
+  /** How long before its token's `exp` a socket is sent `expiring`. Default 30. */
+  readonly expiryLeadSeconds?: number | undefined;
   /** How far the clocks of issuers and this node may differ. Default 5. */
   readonly clockSkewSeconds?: number | undefined;
   /** How often the lease is renewed and the stream read. Default 1000. */
@@ -48,82 +66,86 @@ export interface ProtectOptions {
   readonly leaseMs?: number | undefined;
   /** How long Redis keeps events: longer than any access token lives. Default 2 hours. */
   readonly retentionMs?: number | undefined;
-  /** Everything worth a log line; no secret is ever in it. Default: nothing is logged. */
-  readonly onEvent?: ((event: DoorEvent) => void) | undefined;
 }
 
-/** What happened at the door, for logs and metrics. */
-export type DoorEvent =
-  | {
-      readonly kind: "admitted";
-      readonly socket: string;
-      readonly nsp: string;
-      readonly sub: string;
-      readonly sid: string;
-    }
-  | {
-      readonly kind: "refused";
-      readonly socket: string;
-      readonly nsp: string;
-      readonly code: RefusalCode;
-      readonly detail: string | undefined;
-      readonly cause: unknown;
-    }
-  | { readonly kind: "expired"; readonly sockets: number }
-  | {
-      readonly kind: "revoked";
+interface About {
+  readonly socket: string;
+  readonly nsp: string;
+  readonly address: string;
+}
+
+/** What happened at the door, for logs and metrics. No secret is ever in it. */
+export interface DoorEvents {
+  admitted: [About & { readonly sub: string; readonly sid: string; readonly tookMs: number }];
+  refused: [About & { readonly code: RefusalCode; readonly detail: string | undefined; readonly cause: unknown }];
+  renewed: [About & { readonly sub: string; readonly sid: string; readonly exp: number }];
+  expired: [{ readonly sockets: number }];
+  revoked: [
+    {
       readonly revocation: string;
       readonly seq: number;
       readonly code: RefusalCode;
       readonly closed: number;
-    }
-  | { readonly kind: "ignored"; readonly detail: string | undefined }
-  | { readonly kind: "problem"; readonly message: string; readonly error: unknown };
+      readonly afterMs: number;
+    },
+  ];
+  /** An event in Redis that no trusted issuer had signed. */
+  ignored: [{ readonly detail: string | undefined }];
+  problem: [{ readonly message: string; readonly error: unknown }];
+}
 
 export interface Door {
   readonly node: string;
-  /** Resolves once keys are there and the log is replayed. Handshakes are refused as `unavailable` until then. */
+  readonly events: EventEmitter<DoorEvents>;
+  /** Resolves once keys are there and the log is replayed. Nobody is let in before. */
   ready(): Promise<void>;
   /** Answers `/events`, `/receipts/:id`, `/healthz` and `/readyz`; returns false for every other request. */
   readonly receive: Receiver;
   health(): Health;
+  /**
+   * Joins a room that the session's scope or tenant lets it into, and leaves it when a renewed token no longer does.
+   *
+   * @throws {Refusal} `scope_insufficient`
+   */
+  join(socket: ProtectedSocket, room: string, rule: Demand): void;
+  /** This node's sockets of the same session. */
+  sessionSockets(socket: ProtectedSocket): ProtectedSocket[];
+  /** Ends one socket with a reason that its client is told. It may come back; to keep a person out, revoke. */
+  kick(socket: ProtectedSocket, code?: RefusalCode): void;
   /** Takes no new handshakes from here on; sockets stay. */
   drain(): void;
   /** Closes this node's sockets so that stock clients go elsewhere, gives back the lease and stops every timer. */
   close(): Promise<void>;
 }
 
-/** What is known of one trusted issuer: whom it has revoked, and which sockets its tokens let in. */
-interface Realm {
-  readonly revocations: RevocationIndex;
-  readonly sockets: SocketIndex;
-}
-
-type AppliedEvent = NodeReceipt & { readonly id: string };
-
-const FORGET_EVERY_MS = 30_000;
-const RECEIPTS_KEPT = 10_000;
+const NO_CREDENTIAL: Credential = { kind: "token", value: undefined };
+/** Failures that an attacker makes; the others happen to honest clients. */
+const SUSPICIOUS: readonly RefusalCode[] = ["token_missing", "token_invalid", "session_mismatch", "origin_forbidden"];
+/** Messages that a transport may carry before anybody on it is let in: a few CONNECTs and an `authenticate`. */
+const MESSAGES_BEFORE_ADMISSION = 50;
 
 /**
- * Protects every namespace of a Socket.IO server, those made later included. Call it before the app's own middleware,
- * so that nothing runs for a stranger.
+ * Protects every namespace of a Socket.IO server, those made later included. Call it after attaching the server to HTTP and
+ * before the app's own middleware, so that nothing runs for a stranger.
  */
 export function protect(io: Server, options: ProtectOptions): Door {
   const node = options.node ?? randomUUID();
   const clockSkewSeconds = options.clockSkewSeconds ?? 5;
-  const report = options.onEvent ?? (() => undefined);
-  const onProblem = (message: string, error: unknown) => report({ kind: "problem", message, error });
+  const events = new EventEmitter<DoorEvents>();
+  const onProblem = (message: string, error: unknown) => void events.emit("problem", { message, error });
   const verifier = createVerifier({ issuers: options.issuers, cluster: options.cluster, clockSkewSeconds, onProblem });
-  const realms = new Map<string, Realm>(
-    options.issuers.map(({ issuer }) => [issuer, { revocations: new RevocationIndex(), sockets: new SocketIndex() }]),
-  );
-  const wheel = new ExpiryWheel(expire);
-  /** Claims of sockets that our middleware has judged, until they are connected. */
-  const verified = new WeakMap<ProtectedSocket, AccessTokenClaims>();
-  /** What was done about each event, so that one that comes again by another path gets the same receipt. */
-  const receipts = new Map<string, Promise<AppliedEvent>>();
-  let draining = false;
-
+  const gate = createGate(options.limits ?? {});
+  const admissions = new Admissions({
+    node,
+    issuers: options.issuers.map(({ issuer }) => issuer),
+    expiryLeadSeconds: options.expiryLeadSeconds ?? 30,
+    onExpiring: ({ socket }, endsAt) => socket.emit("expiring", lifetimeUntil(endsAt)),
+    onExpired: (sockets) => events.emit("expired", { sockets }),
+    onRevoked: ({ id, seq, code, decided_at }, closed) =>
+      events.emit("revoked", { revocation: id, seq, code, closed, afterMs: Date.now() - decided_at }),
+  });
+  const lobby: Lobby | undefined =
+    options.lobby && createLobby({ ...options.lobby, onSeated: watchPackets, onTimeout: timeOut });
   const log = createLog({
     redis: options.redis,
     node,
@@ -133,19 +155,13 @@ export function protect(io: Server, options: ProtectOptions): Door {
     apply: applySigned,
     onProblem,
   });
+  /** Claims of sockets that have been judged on this connection, until they are connected. */
+  const verified = new WeakMap<ProtectedSocket, { readonly claims: VerifiedClaims; readonly tookMs: number }>();
+  const watched = new WeakSet<ProtectedSocket>();
+  const renewing = new WeakSet<ProtectedSocket>();
+  let draining = false;
 
-  function realmOf(claims: AccessTokenClaims): Realm {
-    const realm = realms.get(claims.iss);
-    if (realm === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
-    return realm;
-  }
-
-  /** @throws {Refusal} when these claims may not be used on this node now */
-  function checkLiving(claims: AccessTokenClaims): void {
-    const dead = realmOf(claims).revocations.check(claims);
-    if (dead !== undefined) throw new Refusal(dead);
-    // No leeway here: what is let in late would be closed within the second.
-    if (claims.exp <= Date.now() / 1000) throw new Refusal("token_expired");
+  function demandReady(): void {
     if (!isReady()) throw new Refusal("unavailable", { detail: "this node does not know what is revoked" });
   }
 
@@ -153,18 +169,56 @@ export function protect(io: Server, options: ProtectOptions): Door {
     return !draining && log.isCurrent();
   }
 
+  function about(socket: ProtectedSocket): About {
+    return { socket: socket.id, nsp: socket.nsp.name, address: gate.addressOf(socket.request) };
+  }
+
+  /** Verifies a credential, and that it is good for this namespace now. @throws {Refusal} */
+  async function judge(socket: ProtectedSocket, { kind, value }: Credential): Promise<VerifiedClaims> {
+    demandReady();
+    const claims = kind === "ticket" ? await redeem(value) : await verifier.accessToken(value);
+    await demand(rulesFor(socket.nsp.name, options.require, options.namespaces ?? []), claims, socket);
+    // After the last wait: what was revoked meanwhile counts.
+    demandReady();
+    admissions.checkLiving(claims);
+    return claims;
+  }
+
+  /** The one credential that costs a command to Redis: only there can a second use on another node be seen. */
+  async function redeem(value: unknown): Promise<VerifiedClaims> {
+    const { claims, ticket } = await verifier.ticket(value);
+    const fresh = await log.burn(ticket, TICKET_LIFETIME + 2 * clockSkewSeconds).catch((cause: unknown) => {
+      throw new Refusal("unavailable", { cause, detail: "Redis cannot tell whether the ticket was used" });
+    });
+    if (!fresh) throw new Refusal("token_invalid", { detail: "the ticket was used before" });
+    return claims;
+  }
+
+  /** Runs as the namespace's middleware: lets in, lets wait, or throws. */
   async function admit(socket: ProtectedSocket): Promise<void> {
-    if (!isReady()) throw new Refusal("unavailable", { detail: "this node does not know what is revoked" });
-    const claims = await verifier.accessToken(findToken(socket.handshake));
-    checkLiving(claims);
-    verified.set(socket, claims);
+    const startedAt = performance.now();
+    gate.checkAddress(gate.addressOf(socket.request));
+    if (gate.countAttempt(socket.conn)) {
+      socket.conn.close(true);
+      throw new Refusal("too_many_attempts", { detail: "too many attempts on one connection" });
+    }
+    const credential = findCredential(socket.handshake, options.credentials ?? {});
+    if (credential === undefined && lobby !== undefined) {
+      demandReady();
+      lobby.admit(socket);
+      return;
+    }
+    const claims = await judge(socket, credential ?? NO_CREDENTIAL);
+    verified.set(socket, { claims, tookMs: performance.now() - startedAt });
     socket.data.session = claims;
   }
 
+  /** Notes a refusal, and returns it as what the client is shown. */
   function refused(socket: ProtectedSocket, thrown: unknown): Refusal {
     const refusal = toRefusal(thrown);
     const { code, detail, cause } = refusal;
-    report({ kind: "refused", socket: socket.id, nsp: socket.nsp.name, code, detail, cause });
+    if (SUSPICIOUS.includes(code)) gate.countFailure(gate.addressOf(socket.request));
+    events.emit("refused", { ...about(socket), code, detail, cause });
     return refusal;
   }
 
@@ -174,33 +228,104 @@ export function protect(io: Server, options: ProtectOptions): Door {
     return Object.assign(new Error(refusal.message), { data: unauthorizedErrorData(refusal) });
   }
 
-  /** Runs in the turn in which the socket is connected, before any listener of the app. */
+  /** Runs in the turn in which the socket is connected, or leaves the lobby, before any listener of the app. */
   function enter(socket: ProtectedSocket): void {
-    trackTransport(socket);
     try {
-      const claims = verified.get(socket);
-      // Connection state recovery skips middleware by default, and restores what `socket.data` was.
-      if (claims === undefined) throw new Refusal("token_missing", { detail: "not verified on this connection" });
-      checkLiving(claims);
-      keep({ socket, claims, ended: undefined });
+      const judged = verified.get(socket);
+      // Connection state recovery can skip middleware, and restores what `socket.data` was.
+      if (judged === undefined) throw new Refusal("token_missing", { detail: "not judged on this connection" });
+      demandReady();
+      admissions.admit(socket, judged.claims);
+      trackTransport(socket);
+      leaveRoomsBeyond(socket, judged.claims);
+      const { sub, sid } = judged.claims;
+      events.emit("admitted", { ...about(socket), sub, sid, tookMs: judged.tookMs });
     } catch (thrown) {
       disconnect(socket, refused(socket, thrown).code);
     }
   }
 
-  function keep(admission: Admission): void {
-    const { socket, claims } = admission;
-    const { sockets } = realmOf(claims);
-    sockets.add(admission);
-    wheel.add(admission);
-    socket.once("disconnect", () => {
-      sockets.remove(admission);
-      wheel.remove(admission);
+  /** Every packet passes here before any handler: two comparisons for an admitted socket. */
+  function watchPackets(socket: ProtectedSocket): void {
+    if (watched.has(socket)) return;
+    watched.add(socket);
+    socket.use((packet, next) => {
+      const admission = admissions.of(socket);
+      const [event, ...args] = packet;
+      if (event === "authenticate") {
+        void authenticate(socket, args);
+        return;
+      }
+      const dead = deathOf(admission);
+      if (dead === undefined) next();
+      else acknowledge(args, unauthorizedErrorData(new Refusal(dead)));
     });
-    socket.use((_packet, next) => {
-      if (admission.ended === undefined) next();
-    });
-    report({ kind: "admitted", socket: socket.id, nsp: socket.nsp.name, sub: claims.sub, sid: claims.sid });
+  }
+
+  function deathOf(admission: Admission | undefined): RefusalCode | undefined {
+    if (admission === undefined) return "token_missing";
+    if (admission.ended !== undefined) return admission.ended;
+    return admission.claims.exp <= Date.now() / 1000 ? "token_expired" : undefined;
+  }
+
+  /** The event `authenticate`: the way out of the lobby, and the way to go on with a fresh token. */
+  async function authenticate(socket: ProtectedSocket, args: unknown[]): Promise<void> {
+    const [offered] = args;
+    const token = typeof offered === "object" && offered !== null && "token" in offered ? offered.token : offered;
+    try {
+      if (renewing.has(socket)) throw new Refusal("too_many_attempts", { detail: "one at a time" });
+      gate.checkAddress(gate.addressOf(socket.request));
+      renewing.add(socket);
+      const claims = await judge(socket, { kind: "token", value: typeof token === "function" ? undefined : token });
+      if (!socket.connected) return;
+      const answer = lifetimeUntil(claims.exp);
+      if (lobby?.has(socket)) letOut(lobby, socket, claims);
+      else renew(socket, claims);
+      if (!socket.connected) return;
+      socket.emit("authenticated", answer);
+      acknowledge(args, answer);
+    } catch (thrown) {
+      const refusal = refused(socket, thrown);
+      const data = unauthorizedErrorData(refusal);
+      acknowledge(args, data);
+      // Who is in the lobby has had a chance; who is admitted keeps what the old token allows, until it ends.
+      if (lobby?.has(socket) || refusal.code === "scope_insufficient") disconnect(socket, refusal.code);
+      else socket.emit("unauthorized", { message: data.message, data });
+    } finally {
+      renewing.delete(socket);
+    }
+  }
+
+  function letOut(from: Lobby, socket: ProtectedSocket, claims: VerifiedClaims): void {
+    verified.set(socket, { claims, tookMs: 0 });
+    socket.data.session = claims;
+    from.leave(socket);
+  }
+
+  function renew(socket: ProtectedSocket, claims: VerifiedClaims): void {
+    const admission = admissions.of(socket);
+    if (admission === undefined || admission.ended !== undefined) throw new Refusal("session_revoked");
+    if (!admissions.renew(admission, claims)) return;
+    socket.data.session = claims;
+    leaveRoomsBeyond(socket, claims);
+    const { sub, sid, exp } = claims;
+    events.emit("renewed", { ...about(socket), sub, sid, exp });
+  }
+
+  function leaveRoomsBeyond(socket: ProtectedSocket, claims: VerifiedClaims): void {
+    for (const [room, rule] of Object.entries(socket.data.rooms ?? {})) {
+      try {
+        demandClaims(rule, claims);
+      } catch {
+        // No error: the token simply no longer reaches that far.
+        void socket.leave(room);
+        delete socket.data.rooms?.[room];
+      }
+    }
+  }
+
+  function timeOut(socket: ProtectedSocket): void {
+    disconnect(socket, refused(socket, new Refusal("token_missing", { detail: "not authenticated in time" })).code);
   }
 
   function guard(nsp: Namespace): void {
@@ -210,45 +335,22 @@ export function protect(io: Server, options: ProtectOptions): Door {
         (thrown: unknown) => next(connectError(socket, thrown)),
       );
     });
-    nsp.prependListener("connect", enter);
-  }
-
-  function expire(admissions: ReadonlySet<Admission>): void {
-    closeForRefresh(admissions, "token_expired").then(
-      (sockets) => report({ kind: "expired", sockets }),
-      (error: unknown) => onProblem("closing expired sockets failed", error),
-    );
-  }
-
-  function apply(issuer: string, event: RevocationEvent): Promise<AppliedEvent> {
-    // By issuer too: one must not be able to take the place of another's event.
-    const name = `${issuer} ${event.id}`;
-    const known = receipts.get(name);
-    if (known !== undefined) return known;
-    const realm = realms.get(issuer);
-    if (realm === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
-    // Both in one turn, with no wait between: a handshake that ends later meets the index, a socket that was
-    // connected before is found.
-    realm.revocations.merge(event);
-    const hit = realm.sockets.hitBy(event);
-    const receipt = disconnectAll(hit, event.code).then((closed) => {
-      report({ kind: "revoked", revocation: event.id, seq: event.seq, code: event.code, closed });
-      return { id: event.id, node, applied_at: Date.now(), closed };
+    lobby?.watch(nsp);
+    nsp.prependListener("connect", (socket: ProtectedSocket) => {
+      watchPackets(socket);
+      enter(socket);
     });
-    receipts.set(name, receipt);
-    if (receipts.size > RECEIPTS_KEPT) receipts.delete(receipts.keys().next().value ?? "");
-    return receipt;
   }
 
-  async function applySigned(set: string): Promise<AppliedEvent | undefined> {
+  async function applySigned(set: string): Promise<Applied | undefined> {
     try {
       const { issuer, event } = await verifier.revocation(set);
-      return await apply(issuer, event);
+      return admissions.apply(issuer, event);
     } catch (thrown) {
       const refusal = toRefusal(thrown);
       if (refusal.status >= 500) throw thrown;
       // Redis is not an authority: what no trusted issuer has signed is not obeyed, whoever wrote it.
-      report({ kind: "ignored", detail: refusal.detail });
+      events.emit("ignored", { detail: refusal.detail });
       return undefined;
     }
   }
@@ -256,25 +358,54 @@ export function protect(io: Server, options: ProtectOptions): Door {
   /** Acts on it here at once; says yes only when Redis has it for the others. */
   async function accept(set: string): Promise<void> {
     const { issuer, event } = await verifier.revocation(set);
-    const applied = apply(issuer, event);
+    admissions.apply(issuer, event);
     try {
       await log.append(event.id, set);
     } catch (error) {
       throw new Refusal("unavailable", { cause: error, detail: "Redis cannot take the event" });
     }
-    await applied;
   }
 
-  function refuseWhileNotReady(request: IncomingMessage, _response: unknown, next: (error?: Error) => void): void {
+  /** Every HTTP request of the transports passes here, upgrades included. */
+  function watchRequest(request: IncomingMessage, _response: unknown, next: (error?: Error) => void): void {
+    const id = new URLSearchParams(request.url?.split("?")[1]).get("sid");
+    const judged = id === null ? Promise.resolve().then(() => mayOpen(request)) : sameHolder(request, id);
+    judged.then(
+      () => next(),
+      (thrown: unknown) => next(new Error(toRefusal(thrown).code)),
+    );
+  }
+
+  function mayOpen(request: IncomingMessage): void {
+    gate.countConnection(gate.addressOf(request));
     // Refused below Socket.IO, a stock client takes it for a broken connection and tries again by itself.
-    const opening = !new URLSearchParams(request.url?.split("?")[1]).has("sid");
-    if (opening && !isReady()) next(new Error("unavailable"));
-    else next();
+    demandReady();
+  }
+
+  /** A request that bears a token of its own: a newer one renews, another person's is refused. @throws {Refusal} */
+  async function sameHolder(request: IncomingMessage, id: string): Promise<void> {
+    const token = bearerOf(request.headers);
+    const conn = transports(io)[id];
+    if (token === undefined || conn === undefined || lastBearer.get(conn) === token) return;
+    // Until somebody is in, the handshake judges, and its refusal has to reach the client by such a request.
+    if (admittedOn(conn).size === 0) return;
+    const claims = await verifier.accessToken(token);
+    for (const socket of admittedOn(conn)) renew(socket, claims);
+    lastBearer.set(conn, token);
+  }
+  const lastBearer = new WeakMap<ProtectedSocket["conn"], string>();
+
+  /** A transport on which nobody is let in may say only so much. */
+  function watchTransport(conn: ProtectedSocket["conn"]): void {
+    let messages = 0;
+    conn.on("packet", ({ type }: { type: string }) => {
+      if (type !== "message" || admittedOn(conn).size > 0) return;
+      messages += 1;
+      if (messages > MESSAGES_BEFORE_ADMISSION) conn.close(true);
+    });
   }
 
   function health(): Health {
-    const sockets = [...realms.values()].reduce((sum, realm) => sum + realm.sockets.size, 0);
-    const revocations = [...realms.values()].reduce((sum, realm) => sum + realm.revocations.size, 0);
     const silence = log.silenceMs();
     return {
       ready: isReady(),
@@ -283,23 +414,21 @@ export function protect(io: Server, options: ProtectOptions): Door {
       draining,
       log_current: log.isCurrent(),
       log_silence_ms: Number.isFinite(silence) ? Math.round(silence) : null,
-      sockets,
-      revocations,
+      sockets: admissions.sockets,
+      revocations: admissions.revocations,
     };
   }
 
-  const forgetting = setInterval(() => {
-    for (const { revocations } of realms.values()) revocations.expire(Date.now() / 1000);
-  }, FORGET_EVERY_MS);
-  forgetting.unref();
-
   for (const nsp of io._nsps.values()) guard(nsp);
   io.on("new_namespace", guard);
-  io.engine?.use(refuseWhileNotReady);
+  verifyRecovered(io);
+  io.engine?.use(watchRequest);
+  io.engine?.on("connection", watchTransport);
   const started = verifier.ready().then(() => log.start());
 
   return {
     node,
+    events,
     ready: () => started,
     receive: createReceiver({
       accept,
@@ -309,17 +438,43 @@ export function protect(io: Server, options: ProtectOptions): Door {
       onProblem,
     }),
     health,
+    join(socket, room, rule) {
+      demandClaims(rule, socket.data.session);
+      socket.data.rooms = { ...socket.data.rooms, [room]: rule };
+      void socket.join(room);
+    },
+    sessionSockets: (socket) => admissions.siblings(socket.data.session),
+    kick: (socket, code = "session_revoked") => disconnect(socket, code),
     drain() {
       draining = true;
     },
     async close() {
       draining = true;
-      clearInterval(forgetting);
-      wheel.stop();
       verifier.close();
       // The lease last: while a socket is open, receipts must wait for this node.
-      for (const { sockets } of realms.values()) await closeForRefresh(new Set(sockets.all()), "unavailable");
+      await admissions.close();
       await log.stop();
     },
   };
+}
+
+function acknowledge(args: readonly unknown[], answer: unknown): void {
+  const ack = args.at(-1);
+  if (typeof ack === "function") ack(answer);
+}
+
+/** When something ends, for the client: seconds since the epoch, and from now. */
+function lifetimeUntil(endsAt: number): { expires_at: number; expires_in: number } {
+  return { expires_at: endsAt, expires_in: Math.max(0, Math.round(endsAt - Date.now() / 1000)) };
+}
+
+/** The open transports by their `sid`, which Engine.IO has and its types do not show. */
+function transports(io: Server): Record<string, ProtectedSocket["conn"]> {
+  return (io.engine as unknown as { clients: Record<string, ProtectedSocket["conn"]> }).clients;
+}
+
+/** Connection state recovery skips middleware unless told otherwise, and so would bring back whoever was thrown out. */
+function verifyRecovered(io: Server): void {
+  const { connectionStateRecovery } = (io as unknown as { _opts: { connectionStateRecovery?: object } })._opts;
+  if (connectionStateRecovery !== undefined) Object.assign(connectionStateRecovery, { skipMiddlewares: false });
 }

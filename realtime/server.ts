@@ -6,7 +6,8 @@ import { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { Server } from "socket.io";
 import type { Config } from "./config.ts";
-import { type Door, type DoorEvent, protect } from "./protect.ts";
+import { createMetrics } from "./metrics.ts";
+import { type Door, protect } from "./protect.ts";
 
 /** An app's own part of a node. */
 export type Handlers = (io: Server, door: Door) => void | Promise<void>;
@@ -49,10 +50,24 @@ export async function startNode(config: Config, log: Logger, handlers: Handlers 
     cluster: config.CLUSTER,
     node: config.NODE_NAME,
     leaseMs: config.LEASE_SECONDS * 1000,
-    onEvent: (event) => logEvent(log, event),
+    credentials: {
+      cookie:
+        config.TOKEN_COOKIE === undefined ? undefined : { name: config.TOKEN_COOKIE, origins: config.ALLOWED_ORIGINS },
+      ticket: config.QUERY_TICKET === "on",
+      queryToken: config.QUERY_TOKEN === "on",
+    },
+    lobby: config.LOBBY_SECONDS > 0 ? { timeoutMs: config.LOBBY_SECONDS * 1000 } : undefined,
+    expiryLeadSeconds: config.EXPIRY_LEAD_SECONDS,
+    limits: { trustedProxies: config.TRUSTED_PROXIES },
   });
+  logEvents(log, door);
+  const metrics = createMetrics(door);
   http.on("request", (request, response) => {
     if (request.url?.startsWith(io.path()) || door.receive(request, response)) return;
+    if (request.url === "/metrics" && request.method === "GET") {
+      void metrics.text().then((text) => response.writeHead(200, { "content-type": metrics.contentType }).end(text));
+      return;
+    }
     response.writeHead(404, { "content-length": "0" }).end();
   });
   await handlers?.(io, door);
@@ -104,13 +119,15 @@ function isAllowedOrigin(config: Config, request: IncomingMessage): boolean {
   return origin === undefined || config.ALLOWED_ORIGINS.includes("*") || config.ALLOWED_ORIGINS.includes(origin);
 }
 
-function logEvent(log: Logger, event: DoorEvent): void {
-  const { kind, ...fields } = event;
-  if (event.kind === "problem") log.warn({ err: event.error }, event.message);
-  else if (event.kind === "ignored") log.warn(fields, "an event in Redis was not signed by a trusted issuer");
-  else if (event.kind === "refused" && event.code === "internal") log.error({ ...fields, err: event.cause }, kind);
-  else if (event.kind === "admitted") log.debug(fields, kind);
-  else if (event.kind === "refused")
-    log.info({ socket: event.socket, nsp: event.nsp, code: event.code, detail: event.detail }, kind);
-  else log.info(fields, kind);
+function logEvents(log: Logger, { events }: Door): void {
+  events.on("admitted", (about) => log.debug(about, "admitted"));
+  events.on("refused", ({ cause, ...about }) => {
+    if (about.code === "internal") log.error({ ...about, err: cause }, "refused");
+    else log.info(about, "refused");
+  });
+  events.on("renewed", (about) => log.debug(about, "renewed"));
+  events.on("expired", (about) => log.info(about, "expired"));
+  events.on("revoked", (about) => log.info(about, "revoked"));
+  events.on("ignored", (about) => log.warn(about, "an event in Redis was not signed by a trusted issuer"));
+  events.on("problem", ({ message, error }) => log.warn({ err: error }, message));
 }

@@ -4,14 +4,24 @@
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DefaultEventsMap, Socket } from "socket.io";
-import type { AccessTokenClaims } from "#contract/access-token";
+import type { VerifiedClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, unauthorizedErrorData } from "#contract/refusal";
 import { hits, keyOf, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
+
+/** What claims must have, all of it. */
+export interface Demand {
+  /** Scopes, every one of them. */
+  readonly scope?: string | readonly string[] | undefined;
+  /** Tenants, one of them. */
+  readonly tenant?: string | readonly string[] | undefined;
+}
 
 /** What `protect` puts on `socket.data`. */
 export interface SessionData {
   /** The verified claims of the token that let the socket in. */
-  session: AccessTokenClaims;
+  session: VerifiedClaims;
+  /** Rooms that its scope or tenant let it into, and what they demand. */
+  rooms?: Record<string, Demand>;
 }
 
 export type ProtectedSocket = Socket<DefaultEventsMap, DefaultEventsMap, DefaultEventsMap, SessionData>;
@@ -19,7 +29,8 @@ export type ProtectedSocket = Socket<DefaultEventsMap, DefaultEventsMap, Default
 /** A socket that was let in, and whether it still may speak. */
 export interface Admission {
   readonly socket: ProtectedSocket;
-  readonly claims: AccessTokenClaims;
+  /** Of the token that let it in, or of the one that renewed it since. */
+  claims: VerifiedClaims;
   /** Set the moment it is revoked or expired: from then on no packet of it passes, whether or not it is closed yet. */
   ended: RefusalCode | undefined;
 }
@@ -60,7 +71,13 @@ export class SocketIndex {
   }
 
   *#holders(target: RevocationTarget): Iterable<Admission> {
-    for (const admission of this.#byKey.get(keyOf(target)) ?? []) if (hits(target, admission.claims)) yield admission;
+    // A retired key has signed for nearly everybody: an index of its own would cost every socket and spare nothing.
+    const key = target.kind === "key" ? "everyone" : keyOf(target);
+    for (const admission of this.#byKey.get(key) ?? []) if (hits(target, admission.claims)) yield admission;
+  }
+
+  ofSession(sid: string): Iterable<Admission> {
+    return this.#byKey.get(`session:${sid}`) ?? [];
   }
 
   all(): Iterable<Admission> {
@@ -68,56 +85,10 @@ export class SocketIndex {
   }
 }
 
-function keysOf(claims: AccessTokenClaims): string[] {
+function keysOf(claims: VerifiedClaims): string[] {
   const keys = ["everyone", `user:${claims.sub}`, `session:${claims.sid}`, `token:${claims.jti}`];
   if (claims.tid !== undefined) keys.push(`tenant:${claims.tid}`);
   return keys;
-}
-
-/** Hands over admissions in the second of their `exp`: one timer however many sockets there are. */
-export class ExpiryWheel {
-  readonly #bySecond = new Map<number, Set<Admission>>();
-  readonly #onExpired: (admissions: ReadonlySet<Admission>) => void;
-  #timer: NodeJS.Timeout | undefined;
-
-  constructor(onExpired: (admissions: ReadonlySet<Admission>) => void) {
-    this.#onExpired = onExpired;
-    this.#arm();
-  }
-
-  add(admission: Admission): void {
-    const second = Math.ceil(admission.claims.exp);
-    const due = this.#bySecond.get(second);
-    if (due === undefined) this.#bySecond.set(second, new Set([admission]));
-    else due.add(admission);
-  }
-
-  remove(admission: Admission): void {
-    const second = Math.ceil(admission.claims.exp);
-    const due = this.#bySecond.get(second);
-    if (due?.delete(admission) && due.size === 0) this.#bySecond.delete(second);
-  }
-
-  stop(): void {
-    clearTimeout(this.#timer);
-  }
-
-  #arm(): void {
-    // Just past the next whole second, by the wall clock, since that is what `exp` speaks of.
-    this.#timer = setTimeout(() => this.#turn(), 1000 - (Date.now() % 1000) + 1);
-    this.#timer.unref();
-  }
-
-  /** Looks at every second that has sockets, so that one the machine slept through is not missed. */
-  #turn(): void {
-    const now = Math.floor(Date.now() / 1000);
-    for (const [second, admissions] of this.#bySecond) {
-      if (second > now) continue;
-      this.#bySecond.delete(second);
-      this.#onExpired(admissions);
-    }
-    this.#arm();
-  }
 }
 
 /**
@@ -133,7 +104,7 @@ export function disconnectAll(admissions: ReadonlySet<Admission>, code: RefusalC
 export function disconnect(socket: ProtectedSocket, code: RefusalCode): void {
   tell(socket, code);
   socket.disconnect();
-  if ((openOn.get(socket.conn)?.size ?? 0) === 0) closeTransport(socket);
+  if (admittedOn(socket.conn).size === 0) closeTransport(socket);
 }
 
 /** Ends sockets by closing their transport, so that a stock client comes back by itself, with a fresh token. */
@@ -177,6 +148,12 @@ function closeTransport({ conn }: ProtectedSocket): void {
 
 /** Admitted, still connected sockets of each transport: several namespaces share one. */
 const openOn = new WeakMap<ProtectedSocket["conn"], Set<ProtectedSocket>>();
+
+/** Sockets that were let in over one transport and are still open. */
+export function admittedOn(conn: ProtectedSocket["conn"]): ReadonlySet<ProtectedSocket> {
+  return openOn.get(conn) ?? NONE;
+}
+const NONE: ReadonlySet<ProtectedSocket> = new Set();
 
 export function trackTransport(socket: ProtectedSocket): void {
   const siblings = openOn.get(socket.conn);

@@ -5,15 +5,17 @@
  */
 import { createLocalJWKSet, decodeJwt, errors, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
 import {
-  type AccessTokenClaims,
   MAX_TOKEN_LENGTH,
   type SignatureAlgorithm,
   type TokenRules,
+  type VerifiedClaims,
   verifyAccessToken,
+  verifyTicket,
   verifyTyped,
 } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
 import { RECEIPT_QUERY_TYPE, type RevocationEvent, verifyRevocation } from "#contract/revocation";
+import { type ForeignTokens, verifyForeignToken } from "./foreign-token.ts";
 
 export interface TrustedIssuer {
   /** The exact `iss` of its tokens. */
@@ -24,13 +26,27 @@ export interface TrustedIssuer {
   readonly jwksUri?: string | undefined;
   /** Accepted signature algorithms; all three of the contract unless given. */
   readonly algorithms?: readonly SignatureAlgorithm[] | undefined;
+  /** Given for an issuer that is no Keycard edge: how its tokens are read. `{}` reads what most of them have in common. */
+  readonly foreign?: ForeignTokens | undefined;
+  /** Who may revoke its tokens besides itself: admin tools and edges with keys of their own. */
+  readonly transmitters?: readonly Transmitter[] | undefined;
+}
+
+/** Somebody whose signed events are believed about another issuer's tokens. */
+export interface Transmitter {
+  /** The exact `iss` of its Security Event Tokens. */
+  readonly issuer: string;
+  /** Where its JWK Set is, or the set itself. */
+  readonly keys: string | JSONWebKeySet;
 }
 
 export interface Verifier {
   /** Resolves once the keys of every issuer are there; keeps trying until then. */
   ready(): Promise<void>;
   /** @throws {Refusal} see {@link verifyAccessToken} */
-  accessToken(token: unknown): Promise<AccessTokenClaims>;
+  accessToken(token: unknown): Promise<VerifiedClaims>;
+  /** @throws {Refusal} see {@link verifyTicket} */
+  ticket(ticket: unknown): ReturnType<typeof verifyTicket>;
   /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of. */
   revocation(set: unknown): Promise<{ readonly issuer: string; readonly event: RevocationEvent }>;
   /** Whether a trusted issuer signed this query. @throws {Refusal} */
@@ -48,48 +64,83 @@ export interface VerifierOptions {
 
 const ALGORITHMS: readonly SignatureAlgorithm[] = ["EdDSA", "ES256", "RS256"];
 
+/** Whose tokens are read how, and with which keys. */
+interface Known {
+  readonly keys: KeySet;
+  readonly rules: TokenRules;
+  readonly foreign: ForeignTokens | undefined;
+}
+
+/** Whose events are believed, and about whose tokens. */
+interface Controller {
+  readonly keys: KeySet;
+  readonly rules: TokenRules;
+  readonly about: string;
+}
+
 export function createVerifier(options: VerifierOptions): Verifier {
   const { cluster, clockSkewSeconds } = options;
-  const issuers = new Map(
-    options.issuers.map((trusted) => {
-      const algorithms = trusted.algorithms ?? ALGORITHMS;
-      const rules: TokenRules = { issuer: trusted.issuer, audience: trusted.audience, algorithms, clockSkewSeconds };
-      const uri = new URL(trusted.jwksUri ?? `${trusted.issuer}/.well-known/jwks.json`);
-      const keys = createKeySet(uri, (error) => options.onProblem(`cannot fetch the keys of ${trusted.issuer}`, error));
-      return [trusted.issuer, { keys, rules, controlRules: { ...rules, audience: cluster } }] as const;
-    }),
-  );
+  const issuers = new Map<string, Known>();
+  const controllers = new Map<string, Controller>();
+  for (const trusted of options.issuers) {
+    const { issuer, audience, foreign } = trusted;
+    const algorithms = trusted.algorithms ?? ALGORITHMS;
+    const rules: TokenRules = { issuer, audience, algorithms, clockSkewSeconds };
+    const keys = keysAt(trusted.jwksUri ?? `${issuer.replace(/\/$/, "")}/.well-known/jwks.json`, issuer);
+    issuers.set(issuer, { keys, rules, foreign });
+    controllers.set(issuer, { keys, rules: { ...rules, audience: cluster }, about: issuer });
+  }
+  for (const { issuer: about, transmitters = [] } of options.issuers) {
+    for (const { issuer, keys } of transmitters) {
+      const rules = { issuer, audience: cluster, algorithms: ALGORITHMS, clockSkewSeconds };
+      if (controllers.has(issuer)) throw new TypeError(`${issuer} is named twice; a signer speaks for one issuer`);
+      controllers.set(issuer, {
+        keys: typeof keys === "string" ? keysAt(keys, issuer) : givenKeys(keys),
+        rules,
+        about,
+      });
+    }
+  }
 
-  /** The unverified `iss` only chooses among the issuers that are configured; verifying checks it again. */
-  function issuerOf(token: unknown) {
-    if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
-    if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
-    if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
-    const trusted = issuers.get(claimedIssuer(token));
-    if (trusted === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
-    return trusted;
+  function keysAt(uri: string, issuer: string): KeySet {
+    return createKeySet(new URL(uri), (error) => options.onProblem(`cannot fetch the keys of ${issuer}`, error));
   }
 
   return {
     async ready() {
-      await Promise.all([...issuers.values()].map(({ keys }) => keys.ready()));
+      await Promise.all([...controllers.values()].map(({ keys }) => keys.ready()));
     },
     async accessToken(token) {
-      const { keys, rules } = issuerOf(token);
+      const { keys, rules, foreign } = chosen(issuers, token);
+      if (foreign !== undefined) return verifyForeignToken(token, keys.get, rules, foreign);
       return verifyAccessToken(token, keys.get, rules);
     },
+    async ticket(ticket) {
+      const { keys, rules } = chosen(issuers, ticket);
+      return verifyTicket(ticket, keys.get, rules);
+    },
     async revocation(set) {
-      const { keys, controlRules } = issuerOf(set);
-      return { issuer: controlRules.issuer, event: await verifyRevocation(set, keys.get, controlRules) };
+      const { keys, rules, about } = chosen(controllers, set);
+      return { issuer: about, event: await verifyRevocation(set, keys.get, rules) };
     },
     async receiptQuery(token) {
-      const { keys, controlRules } = issuerOf(token);
-      await verifyTyped(RECEIPT_QUERY_TYPE, token, keys.get, controlRules);
+      const { keys, rules } = chosen(controllers, token);
+      await verifyTyped(RECEIPT_QUERY_TYPE, token, keys.get, rules);
     },
     close() {
-      for (const { keys } of issuers.values()) keys.close();
+      for (const { keys } of controllers.values()) keys.close();
     },
   };
+}
+
+/** The unverified `iss` only chooses among those that are configured; verifying checks it again. */
+function chosen<T>(from: ReadonlyMap<string, T>, token: unknown): T {
+  if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
+  if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
+  if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
+  const trusted = from.get(claimedIssuer(token));
+  if (trusted === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
+  return trusted;
 }
 
 function claimedIssuer(token: string): string {
@@ -104,6 +155,11 @@ interface KeySet {
   ready(): Promise<void>;
   readonly get: JWTVerifyGetKey;
   close(): void;
+}
+
+/** Keys that were configured, and are there from the start. */
+function givenKeys(keys: JSONWebKeySet): KeySet {
+  return { get: createLocalJWKSet(keys), ready: () => Promise.resolve(), close: () => undefined };
 }
 
 const FETCH_TIMEOUT_MS = 3_000;

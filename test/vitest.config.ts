@@ -62,6 +62,18 @@ export default defineConfig({
           sequence: { groupOrder: 2 },
         },
       },
+      {
+        test: {
+          name: "browser",
+          root: import.meta.dirname,
+          include: ["browser/*.test.ts"],
+          fileParallelism: false,
+          maxWorkers: 1,
+          testTimeout: 180 * SECOND,
+          hookTimeout: 120 * SECOND,
+          sequence: { groupOrder: 3 },
+        },
+      },
     ],
   },
 });

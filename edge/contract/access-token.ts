@@ -26,6 +26,8 @@ export type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
 
 /** Characters. Checked before anything is parsed. */
 export const MAX_TOKEN_LENGTH = 8192;
+/** RFC 7515 section 2: base64url without padding, line breaks or white space, which decoders tend to forgive. */
+const COMPACT_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 
 /** Claims of RFC 9068 section 2.2, and our own. Times are seconds since the epoch (NumericDate). */
 export interface AccessTokenClaims {
@@ -51,6 +53,9 @@ export interface AccessTokenClaims {
   /** Free revocation keys: a device, a plan, a room. */
   readonly keys?: readonly string[];
 }
+
+/** What a verified token says, and the key that it was signed with, which can be revoked as well. */
+export type VerifiedClaims = AccessTokenClaims & { readonly kid?: string | undefined };
 
 export interface SigningKey {
   readonly kid: string;
@@ -81,9 +86,9 @@ export async function verifyAccessToken(
   keys: JWTVerifyGetKey,
   rules: TokenRules,
   now: Date = new Date(),
-): Promise<AccessTokenClaims> {
-  const payload = await verifyTyped(ACCESS_TOKEN_TYPE, token, keys, rules, now);
-  return accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds);
+): Promise<VerifiedClaims> {
+  const { payload, kid } = await verifyJwt(token, keys, { ...rules, typ: ACCESS_TOKEN_TYPE }, now);
+  return { ...accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds), kid };
 }
 
 function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessTokenClaims {
@@ -109,17 +114,50 @@ function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessToke
   return payload as unknown as AccessTokenClaims;
 }
 
+/** The `typ` of a ticket: what a client shows that can set nothing but a URL, good once and for seconds. */
+export const TICKET_TYPE = "ticket+jwt";
+
+/** Seconds. */
+export const TICKET_LIFETIME = 30;
+
+/** A ticket speaks for one access token: it carries its claims, and names it. */
+export interface TicketClaims extends AccessTokenClaims {
+  /** `jti` and `exp` of the access token; the ticket's own are the ticket's. */
+  readonly access: { readonly jti: string; readonly exp: number };
+}
+
+export function signTicket(ticket: TicketClaims, key: SigningKey): Promise<string> {
+  return signTyped(TICKET_TYPE, { ...ticket }, key);
+}
+
+/**
+ * Judges a ticket. That it is used once is for the caller to see to, by the `ticket` that is returned.
+ *
+ * @returns the claims of the access token that it speaks for
+ * @throws {Refusal} as {@link verifyAccessToken}
+ */
+export async function verifyTicket(
+  ticket: unknown,
+  keys: JWTVerifyGetKey,
+  rules: TokenRules,
+  now: Date = new Date(),
+): Promise<{ readonly claims: VerifiedClaims; readonly ticket: string }> {
+  const { payload: whole, kid } = await verifyJwt(ticket, keys, { ...rules, typ: TICKET_TYPE }, now);
+  const { access, ...payload } = whole;
+  const own = accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds);
+  if (!isRecord(access) || !isName(access.jti) || !isCount(access.exp)) {
+    throw new Refusal("token_invalid", { detail: "a ticket for nothing" });
+  }
+  return { claims: { ...own, jti: access.jti, exp: access.exp, kid }, ticket: own.jti };
+}
+
 /** Signs any of Keycard's own JWTs; `typ` keeps the kinds apart (RFC 8725 section 3.11). */
 export function signTyped(typ: string, payload: JWTPayload, key: SigningKey): Promise<string> {
   const header: JWTHeaderParameters = { alg: key.alg, kid: key.kid, typ };
   return new SignJWT(payload).setProtectedHeader(header).sign(key.privateKey);
 }
 
-/**
- * Verifies any of Keycard's own JWTs: size before parsing, then algorithm, key, signature, `typ`, `iss`, `aud` and time.
- *
- * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `unavailable` when the issuer's keys cannot be had
- */
+/** Verifies any of Keycard's own JWTs. @throws {Refusal} as {@link verifyJwt} */
 export async function verifyTyped(
   typ: string,
   token: unknown,
@@ -127,19 +165,42 @@ export async function verifyTyped(
   rules: TokenRules,
   now: Date = new Date(),
 ): Promise<JWTPayload> {
+  return (await verifyJwt(token, keys, { ...rules, typ }, now)).payload;
+}
+
+/** What any JWT must satisfy. Our own always name a type and an audience; other issuers leave out one or the other. */
+export interface JwtRules extends Omit<TokenRules, "audience"> {
+  readonly typ?: string | undefined;
+  readonly audience?: string | undefined;
+}
+
+/**
+ * Verifies a JWT: size and form before parsing, then algorithm, key, signature, `typ`, `iss`, `aud` and time.
+ *
+ * @returns the payload, and the `kid` of the key that it was signed with
+ * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `unavailable` when the issuer's keys cannot be had
+ */
+export async function verifyJwt(
+  token: unknown,
+  keys: JWTVerifyGetKey,
+  rules: JwtRules,
+  now: Date = new Date(),
+): Promise<{ readonly payload: JWTPayload; readonly kid: string | undefined }> {
   if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
   if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
   if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
+  if (!COMPACT_FORM.test(token)) throw new Refusal("token_invalid", { detail: "not in the compact form" });
   const options: JWTVerifyOptions = {
-    typ,
+    ...(rules.typ === undefined ? {} : { typ: rules.typ }),
+    ...(rules.audience === undefined ? {} : { audience: rules.audience }),
     issuer: rules.issuer,
-    audience: rules.audience,
     algorithms: [...rules.algorithms],
     clockTolerance: rules.clockSkewSeconds,
     currentDate: now,
   };
   try {
-    return (await jwtVerify(token, keys, options)).payload;
+    const { payload, protectedHeader } = await jwtVerify(token, keys, options);
+    return { payload, kid: protectedHeader.kid };
   } catch (error) {
     throw refusalOf(error);
   }
@@ -156,10 +217,14 @@ function refusalOf(error: unknown): Refusal {
   return new Refusal("unavailable", { cause: error, detail: "the issuer's keys cannot be had" });
 }
 
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
+
 function isName(value: unknown): value is string {
   return typeof value === "string" && value.length > 0 && value.length <= 256;
 }
 
 function isCount(value: unknown): value is number {
-  return typeof value === "number" && Number.isFinite(value) && value >= 0;
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }

@@ -29,6 +29,7 @@ export const REFUSALS = {
     advice: "login",
     message: "The refresh token was used before; the session has ended.",
   },
+  session_mismatch: { status: 403, advice: "fix", message: "The token belongs to another session." },
   scope_insufficient: { status: 403, advice: "fix", message: "The token does not allow this." },
   origin_forbidden: { status: 403, advice: "fix", message: "Requests from this origin are not accepted." },
   client_invalid: { status: 401, advice: "fix", message: "The client could not be authenticated." },
@@ -57,6 +58,8 @@ export interface RefusalAnswer {
   readonly message: string;
   /** Seconds to wait before trying again. */
   readonly retry_after?: number;
+  /** What the token would have to allow: "scope chat.write". */
+  readonly requires?: string;
 }
 
 /**
@@ -80,6 +83,7 @@ export interface RefusalOptions {
   readonly retryAfterSeconds?: number | undefined;
   /** Shown to whoever asked, so that they can mend the request. */
   readonly problems?: readonly MemberProblem[] | undefined;
+  readonly requires?: string | undefined;
   readonly cause?: unknown;
 }
 
@@ -90,6 +94,7 @@ export class Refusal extends Error {
   readonly detail: string | undefined;
   readonly retryAfterSeconds: number | undefined;
   readonly problems: readonly MemberProblem[] | undefined;
+  readonly requires: string | undefined;
 
   constructor(code: RefusalCode, options: RefusalOptions = {}) {
     super(REFUSALS[code].message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -97,6 +102,7 @@ export class Refusal extends Error {
     this.detail = options.detail;
     this.retryAfterSeconds = options.retryAfterSeconds;
     this.problems = options.problems;
+    this.requires = options.requires;
   }
 
   get status(): number {
@@ -110,6 +116,7 @@ export class Refusal extends Error {
       advice,
       message,
       ...(this.retryAfterSeconds === undefined ? {} : { retry_after: this.retryAfterSeconds }),
+      ...(this.requires === undefined ? {} : { requires: this.requires }),
     };
   }
 }

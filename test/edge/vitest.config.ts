@@ -4,6 +4,7 @@ import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
+  cacheDir: "../../node_modules/.vite",
   plugins: [
     cloudflareTest(({ inject }) => ({
       wrangler: { configPath: join(import.meta.dirname, "../../edge/wrangler.jsonc") },

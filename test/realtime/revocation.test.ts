@@ -11,15 +11,19 @@ import {
   type TestCluster,
   type TestNode,
 } from "../support/realtime-cluster.ts";
-import { createSigner } from "../support/tokens.ts";
+import { createSigner, type TestSigner } from "../support/tokens.ts";
 
 let cluster: TestCluster;
 let nodes: TestNode[];
+/** A second key of the issuer. */
+let retired: TestSigner;
 /** Holds the handshakes of `/slow` until it is let go. */
 let letGo = () => {};
 
 beforeAll(async () => {
   cluster = await startCluster();
+  retired = await createSigner("ES256", "retired-key");
+  cluster.issuer.publish(retired);
   nodes = await Promise.all(
     [1, 2, 3].map(() =>
       cluster.startNode({}, (io) => {
@@ -39,8 +43,8 @@ const [one, two, three] = [() => nodes[0] as TestNode, () => nodes[1] as TestNod
 const GONE = ["connect", "unauthorized:session_revoked", "disconnect:io server disconnect"];
 
 /** One client with this token on each node. */
-async function everywhere(claims: Parameters<TestCluster["issuer"]["token"]>[0]) {
-  const token = await cluster.issuer.token(claims);
+async function everywhere(claims: Parameters<TestCluster["issuer"]["token"]>[0], signer?: TestSigner) {
+  const token = await cluster.issuer.token(claims, signer);
   const clients = nodes.map((node) => cluster.client(node, token));
   await Promise.all(clients.map(connected));
   return { token, clients };
@@ -59,6 +63,7 @@ describe("a revocation", () => {
     ["session", ({ sid }) => ({ kind: "session", sid }), { sid: "u_session.b", jti: "t_b" }],
     ["user", ({ sub }) => ({ kind: "user", sub, generation: 4 }), { gen: 4, jti: "t_c" }],
     ["tenant", ({ tid }) => ({ kind: "tenant", tid, cutoff: now - 5 }), { tid: "globex" }],
+    ["key", () => ({ kind: "key", kid: retired.key.kid }), {}],
     ["everyone", () => ({ kind: "everyone", cutoff: now - 5 }), { auth_time: now - 4 }],
   ];
 
@@ -66,7 +71,7 @@ describe("a revocation", () => {
     "of one %s closes what it covers on every node, refuses it from then on, and spares the rest",
     async (row, targetOf, difference) => {
       const person = personOf(row);
-      const { token, clients } = await everywhere(person);
+      const { token, clients } = await everywhere(person, row === "key" ? retired : undefined);
       const others = await everywhere({ ...person, ...difference });
       const receipt = await cluster.revoke(one(), [targetOf(person)]);
       expect(receipt.pending).toEqual([]);
@@ -134,6 +139,34 @@ describe("a revocation", () => {
     const receipt = await cluster.revoke(one(), [{ kind: "session", sid }]);
     expect(receipt.applied.find(({ node }) => node === one().door.node)?.closed).toBe(150);
     await until("all are out", () => clients.every((client) => !client.connected));
+  });
+});
+
+describe("a revocation that asks for another token", () => {
+  it("leaves open who brings one within the margin, closes who does not, and lets nobody in with the old one", async () => {
+    const claims = { sub: "u_margin", sid: "u_margin.a", jti: "t_margin" };
+    const { token, clients } = await everywhere(claims);
+    const [willing] = clients;
+    willing?.on("expiring", async () => {
+      willing.emit("authenticate", { token: await cluster.issuer.token({ ...claims, jti: "t_fresh" }) });
+    });
+    const event = {
+      ...revocationOf([{ kind: "token", jti: "t_margin" }]),
+      id: "rev_margin",
+      code: "token_revoked",
+    } as const;
+    const set = await cluster.issuer.set({ ...event, mode: "reauthenticate", margin: 2 });
+    expect((await cluster.push(one(), set)).status).toBe(202);
+    const late = cluster.client(two(), token);
+    await until("it was refused", () => late.history.length > 0);
+    expect(late.history).toEqual(["connect_error:token_revoked"]);
+    expect(clients.map((client) => client.connected)).toEqual([true, true, true]);
+    expect((await cluster.receipt(one(), "rev_margin", 0)).pending).toHaveLength(3);
+    await until("the others are out", () => clients.filter((client) => client.connected).length === 1);
+    expect(willing?.history).toEqual(["connect"]);
+    expect(clients[1]?.history).toEqual(["connect", "unauthorized:token_revoked", "disconnect:io server disconnect"]);
+    const receipt = await cluster.receipt(one(), "rev_margin");
+    expect(receipt.applied.map(({ closed }) => closed).sort()).toEqual([0, 1, 1]);
   });
 });
 

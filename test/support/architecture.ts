@@ -15,23 +15,34 @@ interface Import {
   readonly ours: boolean;
 }
 
-const ROOMS = ["edge/contract", "edge", "realtime", "infra", "test"] as const;
+const ROOMS = ["edge/contract", "edge", "realtime/client", "realtime", "infra", "test"] as const;
 type Room = (typeof ROOMS)[number];
 
 /** What each room may name that is not ours. A room that is not listed may use any package. */
 const PACKAGES: Partial<Record<Room, readonly RegExp[]>> = {
   "edge/contract": [/^jose$/],
   edge: [/^jose$/, /^hono(\/|$)/, /^zod$/, /^cloudflare:/, /^node:crypto$/],
-  realtime: [/^jose$/, /^zod$/, /^pino$/, /^node:/, /^socket\.io$/, /^@socket\.io\/redis-adapter$/, /^ioredis$/],
+  "realtime/client": [/^socket\.io-client$/],
+  realtime: [
+    /^jose$/,
+    /^zod$/,
+    /^pino$/,
+    /^prom-client$/,
+    /^node:/,
+    /^socket\.io$/,
+    /^@socket\.io\/redis-adapter$/,
+    /^ioredis$/,
+  ],
 };
 
 /** Which rooms each room may reach into, itself included. */
 const REACH: Record<Room, readonly Room[]> = {
   "edge/contract": ["edge/contract"],
   edge: ["edge", "edge/contract"],
+  "realtime/client": ["realtime/client", "edge/contract"],
   realtime: ["realtime", "edge/contract"],
   infra: ["infra", "realtime", "edge", "edge/contract"],
-  test: ["test", "infra", "realtime", "edge", "edge/contract"],
+  test: ["test", "infra", "realtime", "realtime/client", "edge", "edge/contract"],
 };
 
 /** Entries: they start things when they are loaded. */

@@ -15,7 +15,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
 import { io, type ManagerOptions, type Socket, type SocketOptions } from "socket.io-client";
-import { type AccessTokenClaims, signAccessToken, signTyped } from "#contract/access-token";
+import {
+  type AccessTokenClaims,
+  signAccessToken,
+  signTicket,
+  signTyped,
+  type TicketClaims,
+} from "#contract/access-token";
 import {
   type ClusterReceipt,
   RECEIPT_QUERY_TYPE,
@@ -45,6 +51,7 @@ export interface TestIssuer {
     event?: Partial<RevocationEvent>,
     envelope?: { audience?: string; issuer?: string; signer?: TestSigner },
   ): Promise<string>;
+  ticket(claims?: Partial<TicketClaims>): Promise<string>;
   query(): Promise<string>;
   stop(): Promise<void>;
   start(): Promise<void>;
@@ -96,6 +103,13 @@ export async function createIssuer(): Promise<TestIssuer> {
       const issuedAt = nowSeconds();
       const header = { issuer: envelope?.issuer ?? url, audience: envelope?.audience ?? CLUSTER, issuedAt };
       return signRevocation(body, header, (envelope?.signer ?? signer).key);
+    },
+    ticket(claims) {
+      const iat = nowSeconds();
+      const sub = claims?.sub ?? next("u_");
+      const times = { iat, exp: iat + 30, auth_time: iat, gen: 1, access: { jti: next("t_"), exp: iat + 300 } };
+      const names = { iss: url, aud: AUDIENCE, sub, client_id: "test", jti: next("ticket_"), sid: `${sub}.s` };
+      return signTicket({ ...names, ...times, ...claims }, signer.key);
     },
     query: () =>
       signTyped(RECEIPT_QUERY_TYPE, { iss: url, aud: CLUSTER, iat: nowSeconds(), exp: nowSeconds() + 60 }, signer.key),

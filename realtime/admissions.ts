@@ -1,0 +1,184 @@
+/**
+ * Who is in, and until when: every admitted socket of this node with the claims that let it in, what each issuer has
+ * revoked, and the one rule that both meet in.
+ *
+ * A revocation is applied in one turn: the index learns it and the sockets it hits are found with no wait between, so
+ * that a handshake that ends later meets the index and a socket that was connected before is found.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import type { VerifiedClaims } from "#contract/access-token";
+import { Refusal } from "#contract/refusal";
+import { hits, type NodeReceipt, type RevocationEvent, RevocationIndex } from "#contract/revocation";
+import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
+import { SecondWheel } from "./wheel.ts";
+
+/** An event that this node has understood: nobody it covers gets in any more. */
+export interface Applied {
+  readonly id: string;
+  /** Resolves once no socket that it covers is open here. */
+  readonly done: Promise<NodeReceipt>;
+}
+
+export interface AdmissionsOptions {
+  readonly node: string;
+  readonly issuers: readonly string[];
+  /** How long before its `exp` a socket is told, at most; a third of the time that is left if that is less. */
+  readonly expiryLeadSeconds: number;
+  /** @param endsAt when it will be closed, seconds since the epoch */
+  onExpiring(admission: Admission, endsAt: number): void;
+  onExpired(sockets: number): void;
+  onRevoked(event: RevocationEvent, closed: number): void;
+}
+
+/** What is known of one trusted issuer: whom it has revoked, and which sockets its tokens let in. */
+interface Realm {
+  readonly revocations: RevocationIndex;
+  readonly sockets: SocketIndex;
+}
+
+const EVENTS_KEPT = 10_000;
+const FORGET_EVERY_MS = 30_000;
+
+export class Admissions {
+  readonly #options: AdmissionsOptions;
+  readonly #realms: ReadonlyMap<string, Realm>;
+  readonly #of = new WeakMap<ProtectedSocket, Admission>();
+  readonly #warnAt = new WeakMap<Admission, number>();
+  readonly #expiring: SecondWheel<Admission>;
+  readonly #expired: SecondWheel<Admission>;
+  readonly #forgetting: NodeJS.Timeout;
+  /** What was done about each event, so that one that comes again by another path gets the same receipt. */
+  readonly #applied = new Map<string, Applied>();
+  readonly #closing = new AbortController();
+
+  constructor(options: AdmissionsOptions) {
+    this.#options = options;
+    this.#realms = new Map(
+      options.issuers.map((issuer) => [issuer, { revocations: new RevocationIndex(), sockets: new SocketIndex() }]),
+    );
+    this.#expiring = new SecondWheel((due) => {
+      for (const admission of due)
+        if (admission.ended === undefined) options.onExpiring(admission, admission.claims.exp);
+    });
+    this.#expired = new SecondWheel((due) => void closeForRefresh(due, "token_expired").then(options.onExpired));
+    this.#forgetting = setInterval(() => this.#forget(), FORGET_EVERY_MS);
+    this.#forgetting.unref();
+  }
+
+  /** @throws {Refusal} `token_expired`, or the code of the revocation that hits these claims */
+  checkLiving(claims: VerifiedClaims): void {
+    const dead = this.#realm(claims.iss).revocations.check(claims);
+    if (dead !== undefined) throw new Refusal(dead);
+    // No leeway here: what is let in late would be closed within the second.
+    if (claims.exp <= Date.now() / 1000) throw new Refusal("token_expired");
+  }
+
+  /** Takes a connected socket in; it leaves by itself when it disconnects. @throws {Refusal} as `checkLiving` */
+  admit(socket: ProtectedSocket, claims: VerifiedClaims): Admission {
+    this.checkLiving(claims);
+    const admission: Admission = { socket, claims, ended: undefined };
+    this.#of.set(socket, admission);
+    this.#enter(admission);
+    socket.once("disconnect", () => this.#leave(admission));
+    return admission;
+  }
+
+  /**
+   * Puts a fresh token of the same session in the place of the one that let the socket in.
+   *
+   * @returns whether it did: one that ends no later than the present one changes nothing
+   * @throws {Refusal} `session_mismatch`, or as `checkLiving`
+   */
+  renew(admission: Admission, claims: VerifiedClaims): boolean {
+    const { iss, sub, sid, exp } = admission.claims;
+    if (claims.iss !== iss || claims.sub !== sub || claims.sid !== sid) throw new Refusal("session_mismatch");
+    this.checkLiving(claims);
+    if (claims.exp < exp) return false;
+    this.#leave(admission);
+    admission.claims = claims;
+    this.#enter(admission);
+    return true;
+  }
+
+  of(socket: ProtectedSocket): Admission | undefined {
+    return this.#of.get(socket);
+  }
+
+  /** This node's sockets of the same session. */
+  siblings({ iss, sid }: VerifiedClaims): ProtectedSocket[] {
+    return [...this.#realm(iss).sockets.ofSession(sid)].map(({ socket }) => socket);
+  }
+
+  /** Applies an event, once however often it comes. */
+  apply(issuer: string, event: RevocationEvent): Applied {
+    // By issuer too: one must not be able to take the place of another's event.
+    const name = `${issuer} ${event.id}`;
+    const known = this.#applied.get(name);
+    if (known !== undefined) return known;
+    const { revocations, sockets } = this.#realm(issuer);
+    revocations.merge(event);
+    const applied = { id: event.id, done: this.#enforce(event, sockets.hitBy(event)) };
+    this.#applied.set(name, applied);
+    if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
+    return applied;
+  }
+
+  async #enforce(event: RevocationEvent, hit: ReadonlySet<Admission>): Promise<NodeReceipt> {
+    const left = event.mode === "reauthenticate" && hit.size > 0 ? await this.#reauthenticate(event, hit) : hit;
+    const closed = await disconnectAll(left, event.code);
+    this.#options.onRevoked(event, closed);
+    return { node: this.#options.node, applied_at: Date.now(), closed };
+  }
+
+  /** Asks for other tokens, and resolves after the margin to those who have brought none. */
+  async #reauthenticate(event: RevocationEvent, hit: ReadonlySet<Admission>): Promise<ReadonlySet<Admission>> {
+    const margin = event.margin ?? 0;
+    for (const admission of hit) this.#options.onExpiring(admission, Math.floor(Date.now() / 1000) + margin);
+    await delay(margin * 1000, undefined, { signal: this.#closing.signal }).catch(() => undefined); // the node closes
+    return new Set([...hit].filter(({ claims }) => event.targets.some((target) => hits(target, claims))));
+  }
+
+  get sockets(): number {
+    return [...this.#realms.values()].reduce((sum, realm) => sum + realm.sockets.size, 0);
+  }
+
+  get revocations(): number {
+    return [...this.#realms.values()].reduce((sum, realm) => sum + realm.revocations.size, 0);
+  }
+
+  /** Closes every socket so that stock clients go elsewhere, and stops. */
+  async close(): Promise<void> {
+    clearInterval(this.#forgetting);
+    this.#closing.abort();
+    this.#expiring.stop();
+    this.#expired.stop();
+    for (const { sockets } of this.#realms.values()) await closeForRefresh(new Set(sockets.all()), "unavailable");
+  }
+
+  #enter(admission: Admission): void {
+    const { claims } = admission;
+    const left = claims.exp - Date.now() / 1000;
+    const warnAt = Math.floor(claims.exp - Math.min(this.#options.expiryLeadSeconds, left / 3));
+    this.#warnAt.set(admission, warnAt);
+    this.#realm(claims.iss).sockets.add(admission);
+    this.#expiring.add(warnAt, admission);
+    this.#expired.add(Math.ceil(claims.exp), admission);
+  }
+
+  #leave(admission: Admission): void {
+    const { claims } = admission;
+    this.#realm(claims.iss).sockets.remove(admission);
+    this.#expiring.remove(this.#warnAt.get(admission) ?? 0, admission);
+    this.#expired.remove(Math.ceil(claims.exp), admission);
+  }
+
+  #forget(): void {
+    for (const { revocations } of this.#realms.values()) revocations.expire(Date.now() / 1000);
+  }
+
+  #realm(issuer: string): Realm {
+    const realm = this.#realms.get(issuer);
+    if (realm === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
+    return realm;
+  }
+}

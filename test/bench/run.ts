@@ -1,0 +1,31 @@
+/** `npm run bench -- NAME [--json]`: one measurement, for people or as one JSON document. */
+import { parseArgs } from "node:util";
+import { benchRevoke, printRevokeBench } from "./revoke.ts";
+
+interface Bench {
+  readonly about: string;
+  /** @returns how to print it for people, and what it measured */
+  run(onProgress: (text: string) => void): Promise<{ readonly result: object; print(): void }>;
+}
+
+const BENCHES: Readonly<Record<string, Bench>> = {
+  revoke: {
+    about: "revocation to last closed socket, beside disconnectSockets",
+    async run(onProgress) {
+      const result = await benchRevoke(onProgress);
+      return { result, print: () => printRevokeBench(result) };
+    },
+  },
+};
+
+const { positionals, values } = parseArgs({ allowPositionals: true, options: { json: { type: "boolean" } } });
+const bench = BENCHES[positionals[0] ?? ""];
+if (bench === undefined) {
+  console.error("Usage: npm run bench -- NAME [--json]\n");
+  for (const [name, { about }] of Object.entries(BENCHES)) console.error(`  ${name.padEnd(10)}${about}`);
+  process.exit(2);
+}
+const { result, print } = await bench.run((text) => console.error(`  … ${text}`));
+if (values.json) console.log(JSON.stringify(result, null, 2));
+else print();
+process.exit(0);
