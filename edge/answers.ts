@@ -23,6 +23,8 @@ export const tokens = z.object({
   issued_token_type: text.optional().describe("After a token exchange, RFC 8693."),
 });
 
+export const ticket = z.object({ ticket: text, expires_in: z.int() });
+
 const origin = z.object({
   address: text.optional(),
   country: text.optional(),

@@ -37,6 +37,7 @@ import { introspectToken, issueToken, oauthRefused, revokeToken } from "./routes
 import { docs, openApi } from "./routes/reference.ts";
 import type { Exchange, Keycard } from "./routes/request.ts";
 import { revoke, revokeInBulk, showRevocation } from "./routes/revocation.ts";
+import { giveTicket } from "./routes/ticket.ts";
 import { demandRate, type Rate } from "./throttle.ts";
 
 type Handler = (c: Exchange) => Response | Promise<Response>;
@@ -48,6 +49,7 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/refresh", { POST: refresh }],
   ["/logout", { POST: logout }],
   ["/password", { POST: changePassword }],
+  ["/ticket", { POST: giveTicket }],
   ["/sessions", { GET: listSessions }],
   ["/sessions/:sid", { DELETE: endSession }],
   ["/.well-known/jwks.json", { GET: jwks }],

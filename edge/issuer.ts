@@ -8,6 +8,7 @@ import {
   type SigningKey,
   signAccessToken,
   type TokenRules,
+  type VerifiedClaims,
   verifyAccessToken,
 } from "#contract/access-token";
 import { readConfig } from "./config.ts";
@@ -148,7 +149,7 @@ export async function issueAccessToken(
  * @param now when it is judged: the past for a token that may have expired since
  * @throws {Refusal} as `verifyAccessToken`
  */
-export async function readAccessToken(env: Env, token: string, now: Date = new Date()): Promise<AccessTokenClaims> {
+export async function readAccessToken(env: Env, token: string, now: Date = new Date()): Promise<VerifiedClaims> {
   const { issuer, audience } = readConfig(env);
   const rules: TokenRules = {
     issuer,

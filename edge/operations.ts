@@ -69,6 +69,10 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     answers: { 204: null, 202: null },
     refusals: ["credentials_wrong", "too_many_attempts", "not_found", "origin_forbidden"],
   },
+  "POST /ticket": {
+    ...{ tag: "People", access: "bearer", summary: "A ticket: one handshake for a client that can set only a URL." },
+    answers: { 200: answers.ticket },
+  },
   "GET /sessions": {
     ...{ tag: "People", access: "bearer", summary: "One's living sessions." },
     answers: { 200: answers.sessions },

@@ -28,6 +28,7 @@ export interface AdmissionsOptions {
   onExpiring(admission: Admission, endsAt: number): void;
   onExpired(sockets: number): void;
   onRevoked(event: RevocationEvent, closed: number): void;
+  onKeyRevoked(issuer: string): void;
 }
 
 /** What is known of one trusted issuer: whom it has revoked, and which sockets its tokens let in. */
@@ -117,6 +118,7 @@ export class Admissions {
     if (known !== undefined) return known;
     const { revocations, sockets } = this.#realm(issuer);
     revocations.merge(event);
+    if (event.targets.some(({ kind }) => kind === "key")) this.#options.onKeyRevoked(issuer);
     const applied = { id: event.id, done: this.#enforce(event, sockets.hitBy(event)) };
     this.#applied.set(name, applied);
     if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");

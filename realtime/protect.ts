@@ -143,6 +143,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     onExpired: (sockets) => events.emit("expired", { sockets }),
     onRevoked: ({ id, seq, code, decided_at }, closed) =>
       events.emit("revoked", { revocation: id, seq, code, closed, afterMs: Date.now() - decided_at }),
+    onKeyRevoked: (issuer) => verifier.renewKeys(issuer),
   });
   const lobby: Lobby | undefined =
     options.lobby && createLobby({ ...options.lobby, onSeated: watchPackets, onTimeout: timeOut });

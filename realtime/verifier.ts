@@ -49,6 +49,8 @@ export interface Verifier {
   ticket(ticket: unknown): ReturnType<typeof verifyTicket>;
   /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of. */
   revocation(set: unknown): Promise<{ readonly issuer: string; readonly event: RevocationEvent }>;
+  /** Asks an issuer for its keys now: one of them was retired, and must not be believed any longer. */
+  renewKeys(issuer: string): void;
   /** Whether a trusted issuer signed this query. @throws {Refusal} */
   receiptQuery(token: unknown): Promise<void>;
   close(): void;
@@ -123,6 +125,9 @@ export function createVerifier(options: VerifierOptions): Verifier {
       const { keys, rules, about } = chosen(controllers, set);
       return { issuer: about, event: await verifyRevocation(set, keys.get, rules) };
     },
+    renewKeys(issuer) {
+      for (const { keys, about } of controllers.values()) if (about === issuer) keys.renew();
+    },
     async receiptQuery(token) {
       const { keys, rules } = chosen(controllers, token);
       await verifyTyped(RECEIPT_QUERY_TYPE, token, keys.get, rules);
@@ -153,13 +158,20 @@ function claimedIssuer(token: string): string {
 
 interface KeySet {
   ready(): Promise<void>;
+  /** Asks now, whenever it last did. */
+  renew(): void;
   readonly get: JWTVerifyGetKey;
   close(): void;
 }
 
 /** Keys that were configured, and are there from the start. */
 function givenKeys(keys: JSONWebKeySet): KeySet {
-  return { get: createLocalJWKSet(keys), ready: () => Promise.resolve(), close: () => undefined };
+  return {
+    get: createLocalJWKSet(keys),
+    ready: () => Promise.resolve(),
+    renew: () => undefined,
+    close: () => undefined,
+  };
 }
 
 const FETCH_TIMEOUT_MS = 3_000;
@@ -214,6 +226,7 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
 
   return {
     get,
+    renew: () => void renew(),
     async ready() {
       while (find === undefined && !stopping.signal.aborted) {
         if (await renew()) return;

@@ -55,6 +55,7 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
     body: { current_password: PASSWORD, new_password: "another one that is long" },
     headers: bearer((await person()).access_token),
   }),
+  "POST /ticket": async () => ({ headers: bearer((await person()).access_token) }),
   "GET /sessions": async () => ({ headers: bearer((await person()).access_token) }),
   "DELETE /sessions/:sid": async () => {
     const { sid, access_token } = await person();

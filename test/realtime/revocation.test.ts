@@ -15,8 +15,10 @@ import { createSigner, type TestSigner } from "../support/tokens.ts";
 
 let cluster: TestCluster;
 let nodes: TestNode[];
-/** A second key of the issuer. */
+/** Further keys of the issuer, published from the start. */
 let retired: TestSigner;
+let stolen: TestSigner;
+let unpublishStolen: () => void;
 /** Holds the handshakes of `/slow` until it is let go. */
 let letGo = () => {};
 
@@ -24,6 +26,8 @@ beforeAll(async () => {
   cluster = await startCluster();
   retired = await createSigner("ES256", "retired-key");
   cluster.issuer.publish(retired);
+  stolen = await createSigner("ES256", "stolen-key");
+  unpublishStolen = cluster.issuer.publish(stolen);
   nodes = await Promise.all(
     [1, 2, 3].map(() =>
       cluster.startNode({}, (io) => {
@@ -119,6 +123,16 @@ describe("a revocation", () => {
     await until("it is out", () => !admin.connected);
     expect(main.connected).toBe(true);
     main.disconnect();
+  });
+
+  it("of a key makes every node ask for the issuer's keys again, so that it signs no events either", async () => {
+    for (const node of nodes) await connected(cluster.client(node, await cluster.issuer.token({}, stolen)));
+    unpublishStolen();
+    const before = cluster.issuer.asked();
+    await cluster.revoke(one(), [{ kind: "key", kid: "stolen-key" }]);
+    await until("every node has asked", () => cluster.issuer.asked() >= before + nodes.length);
+    const forged = await cluster.issuer.set(revocationOf([{ kind: "session", sid: "u_x.a" }]), { signer: stolen });
+    await until("it is not believed", async () => (await cluster.push(two(), forged)).status === 400);
   });
 
   it("counts its sockets once, however often and wherever it is delivered", async () => {
