@@ -339,11 +339,11 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** How many sessions an order would end. @throws {Refusal} as `revokeUser` */
-  countSelected(selection: Selection, tenant?: string): Promise<Outcome<number>> {
+  /** The sessions that an order would end. @throws {Refusal} as `revokeUser` */
+  selected(selection: Selection, tenant?: string): Promise<Outcome<readonly string[]>> {
     return answer(() => {
       this.#account(tenant);
-      return this.#selected(selection).length;
+      return this.#selected(selection).map(({ sid }) => sid);
     });
   }
 

@@ -115,8 +115,16 @@ const bulkReceipt = z.object({
 const rehearsal = z.object({
   dry_run: z.literal(true),
   target: z.looseObject({ kind: text }),
-  sessions: z.int().nullable(),
-  sockets: z.null(),
+  sessions: z.int().nullable().describe("Null where nobody counts them without going through every account."),
+  sockets: z.int().nullable().describe("In all clusters; null when one could not be asked."),
+  clusters: z.array(
+    z.object({
+      cluster: text,
+      sockets: z.int().nullable(),
+      sessions: z.int().nullable().describe("With a socket open; approximate when there are many."),
+      silent: z.array(text).describe("Nodes that did not answer in time."),
+    }),
+  ),
 });
 export const revocation = { accepted: receipt, rehearsed: rehearsal, bulk: bulkReceipt };
 export const anyReceipt = z.union([receipt, bulkReceipt]);

@@ -8,7 +8,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { VerifiedClaims } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
-import { hits, type NodeReceipt, type RevocationEvent, RevocationIndex } from "#contract/revocation";
+import {
+  hits,
+  type NodeReceipt,
+  type RevocationEvent,
+  RevocationIndex,
+  type RevocationTarget,
+} from "#contract/revocation";
 import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
 
@@ -138,6 +144,12 @@ export class Admissions {
     for (const admission of hit) this.#options.onExpiring(admission, Math.floor(Date.now() / 1000) + margin);
     await delay(margin * 1000, undefined, { signal: this.#closing.signal }).catch(() => undefined); // the node closes
     return new Set([...hit].filter(({ claims }) => event.targets.some((target) => hits(target, claims))));
+  }
+
+  /** Whom an event with these targets would hit here. */
+  hitBy(issuer: string, targets: readonly RevocationTarget[]): { readonly sockets: number; readonly sids: string[] } {
+    const hit = this.#realm(issuer).sockets.hitBy({ targets });
+    return { sockets: hit.size, sids: [...new Set([...hit].map(({ claims }) => claims.sid))] };
   }
 
   get sockets(): number {

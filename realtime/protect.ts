@@ -14,6 +14,7 @@ import type { Redis } from "ioredis";
 import type { Namespace, Server } from "socket.io";
 import { TICKET_LIFETIME, type VerifiedClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
+import type { Rehearsal } from "#contract/revocation";
 import { Admissions, type Applied } from "./admissions.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
 import { createGate, type Limits } from "./limits.ts";
@@ -118,6 +119,8 @@ export interface Door {
   close(): Promise<void>;
 }
 
+/** How long a rehearsal waits for nodes that say nothing. */
+const REHEARSAL_WAIT_MS = 1_000;
 const NO_CREDENTIAL: Credential = { kind: "token", value: undefined };
 /** Failures that an attacker makes; the others happen to honest clients. */
 const SUSPICIOUS: readonly RefusalCode[] = ["token_missing", "token_invalid", "session_mismatch", "origin_forbidden"];
@@ -154,6 +157,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     leaseMs: options.leaseMs ?? 5_000,
     retentionMs: options.retentionMs ?? 2 * 60 * 60_000,
     apply: applySigned,
+    count: countSigned,
     onProblem,
   });
   /** Claims of sockets that have been judged on this connection, until they are connected. */
@@ -356,6 +360,22 @@ export function protect(io: Server, options: ProtectOptions): Door {
     }
   }
 
+  async function countSigned(question: string) {
+    try {
+      const { issuer, id, targets } = await verifier.rehearsal(question);
+      return { id, ...admissions.hitBy(issuer, targets) };
+    } catch (thrown) {
+      events.emit("ignored", { detail: toRefusal(thrown).detail });
+      return undefined;
+    }
+  }
+
+  /** Whom a revocation would hit in the whole cluster. @throws {Refusal} when no trusted issuer asks */
+  async function rehearse(question: string): Promise<Rehearsal> {
+    const { id } = await verifier.rehearsal(question);
+    return await log.ask(id, question, REHEARSAL_WAIT_MS);
+  }
+
   /** Acts on it here at once; says yes only when Redis has it for the others. */
   async function accept(set: string): Promise<void> {
     const { issuer, event } = await verifier.revocation(set);
@@ -433,6 +453,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     ready: () => started,
     receive: createReceiver({
       accept,
+      rehearse,
       authorizeQuery: (token) => verifier.receiptQuery(token),
       receipt: (id) => log.receipt(id),
       health,

@@ -14,7 +14,13 @@ import {
   verifyTyped,
 } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
-import { RECEIPT_QUERY_TYPE, type RevocationEvent, verifyRevocation } from "#contract/revocation";
+import {
+  RECEIPT_QUERY_TYPE,
+  type RevocationEvent,
+  type RevocationTarget,
+  verifyRehearsal,
+  verifyRevocation,
+} from "#contract/revocation";
 import { type ForeignTokens, verifyForeignToken } from "./foreign-token.ts";
 
 export interface TrustedIssuer {
@@ -49,6 +55,12 @@ export interface Verifier {
   ticket(ticket: unknown): ReturnType<typeof verifyTicket>;
   /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of. */
   revocation(set: unknown): Promise<{ readonly issuer: string; readonly event: RevocationEvent }>;
+  /** @throws {Refusal} see {@link verifyRehearsal} */
+  rehearsal(question: unknown): Promise<{
+    readonly issuer: string;
+    readonly id: string;
+    readonly targets: readonly RevocationTarget[];
+  }>;
   /** Asks an issuer for its keys now: one of them was retired, and must not be believed any longer. */
   renewKeys(issuer: string): void;
   /** Whether a trusted issuer signed this query. @throws {Refusal} */
@@ -124,6 +136,10 @@ export function createVerifier(options: VerifierOptions): Verifier {
     async revocation(set) {
       const { keys, rules, about } = chosen(controllers, set);
       return { issuer: about, event: await verifyRevocation(set, keys.get, rules) };
+    },
+    async rehearsal(question) {
+      const { keys, rules, about } = chosen(controllers, question);
+      return { issuer: about, ...(await verifyRehearsal(question, keys.get, rules)) };
     },
     renewKeys(issuer) {
       for (const { keys, about } of controllers.values()) if (about === issuer) keys.renew();

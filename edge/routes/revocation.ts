@@ -2,12 +2,13 @@
 import { decodeJwt } from "jose";
 import { z } from "zod";
 import { Refusal, type RefusalCode } from "#contract/refusal";
-import { MAX_MARGIN_SECONDS, type RevocationManner } from "#contract/revocation";
+import { MAX_MARGIN_SECONDS, type RevocationManner, type RevocationTarget, signRehearsal } from "#contract/revocation";
 import type { Selection } from "../account.ts";
 import { MAX_BULK_USERS } from "../bulk-revocation.ts";
+import { Cluster } from "../cluster.ts";
 import { forgetCutoffs, revocationLog } from "../cutoffs.ts";
-import { newBulkId, newRevocationId, subjectOf } from "../identifiers.ts";
-import { forgetKeys, readAccessToken } from "../issuer.ts";
+import { newBulkId, newRevocationId, randomName, subjectOf } from "../identifiers.ts";
+import { forgetKeys, readAccessToken, signingKey } from "../issuer.ts";
 import { logFailure } from "../log.ts";
 import { ask } from "../outcome.ts";
 import { type Receipt, receiptOf } from "../receipt.ts";
@@ -179,33 +180,63 @@ function demandKeys(principal: Principal): void {
   }
 }
 
-/** How much would go. What nobody counts without going through every account is null, and so are sockets: nodes hold those. */
-async function rehearse(c: Exchange, principal: Principal, { target, ...request }: RevocationRequest) {
-  return { dry_run: true, target: shown(target), sessions: await count(), sockets: null };
+/**
+ * How much would go: sessions as far as an account can tell, and what the clusters hold of them right now. A cluster that cannot be
+ * asked is named by null, and so is what nobody counts without going through every account.
+ */
+async function rehearse(c: Exchange, principal: Principal, request: RevocationRequest) {
+  const { sessions, targets } = await hitBy(c, principal, request);
+  const key = await signingKey(c.env);
+  const issuedAt = Math.floor(Date.now() / 1000);
+  const clusters = await Promise.all(
+    c.var.config.clusters.map(async (cluster) => {
+      if (targets.length === 0) return { cluster: cluster.id, sockets: 0, sessions: 0, silent: [] };
+      const envelope = { issuer: c.var.config.issuer, audience: cluster.id, issuedAt, id: randomName(128) };
+      const counted = await new Cluster(cluster).rehearse(await signRehearsal(targets, envelope, key));
+      return { cluster: cluster.id, ...(counted ?? { sockets: null, sessions: null, silent: [] }) };
+    }),
+  );
+  const known = clusters.flatMap(({ sockets }) => (sockets === null ? [] : [sockets]));
+  const sockets = known.length < clusters.length ? null : known.reduce((sum, count) => sum + count, 0);
+  return { dry_run: true, target: shown(request.target), sessions, sockets, clusters };
+}
 
-  async function count(): Promise<number | null> {
-    switch (target.kind) {
-      case "token":
-        await tokenDraft(c, principal, target, { id: "", reason: request.reason });
-        return 0;
-      case "session": {
-        const account = c.env.ACCOUNT.getByName(subjectOf(target.sid));
-        const { sessions } = await ask(account.summary(principal.tid));
-        return sessions.filter(({ sid }) => sid === target.sid).length;
-      }
-      case "user": {
-        const account = c.env.ACCOUNT.getByName(await subjectAsked(c, target));
-        return await ask(account.countSelected(selectionOf(request), principal.tid));
-      }
-      case "key":
-        demandKeys(principal);
-        return 0;
-      case "tenant":
-      case "everyone":
-        demandReach(principal, target);
-        return null;
+/** Whom it would hit, as sessions of the account where there is one, and as targets for the nodes. */
+async function hitBy(
+  c: Exchange,
+  principal: Principal,
+  { target, ...request }: RevocationRequest,
+): Promise<{ readonly sessions: number | null; readonly targets: readonly RevocationTarget[] }> {
+  switch (target.kind) {
+    case "token":
+      return {
+        sessions: 0,
+        targets: (await tokenDraft(c, principal, target, { id: "", reason: request.reason })).targets,
+      };
+    case "session": {
+      const { sessions } = await ask(c.env.ACCOUNT.getByName(subjectOf(target.sid)).summary(principal.tid));
+      return ofSessions(sessions.map(({ sid }) => sid).filter((sid) => sid === target.sid));
+    }
+    case "user": {
+      const account = c.env.ACCOUNT.getByName(await subjectAsked(c, target));
+      return ofSessions(await ask(account.selected(selectionOf(request), principal.tid)));
+    }
+    case "key":
+      demandKeys(principal);
+      return { sessions: 0, targets: [target] };
+    case "tenant":
+    case "everyone": {
+      demandReach(principal, target);
+      return {
+        sessions: null,
+        targets: [{ ...target, cutoff: request.issued_before ?? Math.floor(Date.now() / 1000) }],
+      };
     }
   }
+}
+
+function ofSessions(sids: readonly string[]) {
+  return { sessions: sids.length, targets: sids.map((sid) => ({ kind: "session", sid }) as const) };
 }
 
 /** A token that was shown is a credential: it is not shown back. */

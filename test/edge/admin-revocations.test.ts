@@ -151,13 +151,13 @@ test("a dry run counts sessions, and changes nothing", async () => {
   await backdate(first.sid, 100);
   const counted = async (body: object) => await ok(await post(PATH, { reason: "x", dry_run: true, ...body }, ADMIN));
   const user = { kind: "user", sub: person.sub };
-  expect(await counted({ target: user })).toEqual({ dry_run: true, target: user, sessions: 2, sockets: null });
+  expect(await counted({ target: user })).toMatchObject({ dry_run: true, target: user, sessions: 2, sockets: null });
   expect(await counted({ target: user, issued_before: NOW() - 50 })).toMatchObject({ sessions: 1 });
   expect(await counted({ target: user, except: first.sid })).toMatchObject({ sessions: 1 });
   expect(await counted({ target: { kind: "session", sid: first.sid } })).toMatchObject({ sessions: 1 });
   expect(await counted({ target: { kind: "tenant", tid: "dry" } })).toMatchObject({ sessions: null });
   const token = await counted({ target: { kind: "token", token: first.access_token } });
-  expect(token).toEqual({ dry_run: true, target: { kind: "token" }, sessions: 0, sockets: null });
+  expect(token).toMatchObject({ dry_run: true, target: { kind: "token" }, sessions: 0, sockets: null });
   expect([await lives(first), await lives(second)]).toEqual([true, true]);
 });
 

@@ -1,9 +1,10 @@
 import { request as httpRequest } from "node:http";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { RevocationTarget } from "#contract/revocation";
+import { type RevocationTarget, signRehearsal } from "#contract/revocation";
 import { until } from "../../infra/until.ts";
 import {
+  CLUSTER,
   connected,
   linkTo,
   revocationOf,
@@ -181,6 +182,37 @@ describe("a revocation that asks for another token", () => {
     expect(clients[1]?.history).toEqual(["connect", "unauthorized:token_revoked", "disconnect:io server disconnect"]);
     const receipt = await cluster.receipt(one(), "rev_margin");
     expect(receipt.applied.map(({ closed }) => closed).sort()).toEqual([0, 1, 1]);
+  });
+});
+
+describe("a rehearsal", () => {
+  const ask = async (node: TestNode, question: string) =>
+    fetch(`${node.url}/rehearsals`, { method: "POST", headers: { "content-type": "application/jwt" }, body: question });
+  const questionOf = (targets: readonly RevocationTarget[], signer = cluster.issuer.signer) => {
+    const issuedAt = Math.floor(Date.now() / 1000);
+    const envelope = { issuer: cluster.issuer.url, audience: CLUSTER, issuedAt, id: `q_${Math.random()}` };
+    return signRehearsal(targets, envelope, signer.key);
+  };
+
+  it("says how many sockets and sessions of the whole cluster would go, and throws nobody out", async () => {
+    const tid = "tenant_rehearsed";
+    const first = await everywhere({ tid, sid: "u_r1.a" });
+    const second = await everywhere({ tid, sid: "u_r2.a" });
+    const cutoff = Math.floor(Date.now() / 1000);
+    const tenant = await ask(two(), await questionOf([{ kind: "tenant", tid, cutoff }]));
+    expect(await tenant.json()).toEqual({ sockets: 6, sessions: 2, silent: [] });
+    const session = await ask(three(), await questionOf([{ kind: "session", sid: "u_r1.a" }]));
+    expect(await session.json()).toEqual({ sockets: 3, sessions: 1, silent: [] });
+    for (const client of [...first.clients, ...second.clients]) expect(client.history).toEqual(["connect"]);
+  });
+
+  it("is refused to whom no trusted issuer signed for, and is no event", async () => {
+    const mallory = await createSigner("ES256", "mallory-3");
+    expect((await ask(one(), await questionOf([{ kind: "everyone", cutoff: 1 }], mallory))).status).toBe(401);
+    expect((await ask(one(), await cluster.issuer.token())).status).toBe(401);
+    expect((await cluster.push(one(), await questionOf([{ kind: "everyone", cutoff: 9_000_000_000 }]))).status).toBe(
+      400,
+    );
   });
 });
 
