@@ -7,26 +7,87 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { REFUSALS, Refusal, toRefusal } from "#contract/refusal";
 import { readConfig } from "./config.ts";
 import { logFailure, logRefusal } from "./log.ts";
-import { createAccount, revoke, showAccount, showRevocation } from "./routes/admin.ts";
+import {
+  changeAccount,
+  changePassword,
+  createAccount,
+  deleteAccount,
+  findAccount,
+  openSession,
+  showAccount,
+} from "./routes/account.ts";
+import { readAudit, recordRefusedAdministrators, verifyAudit } from "./routes/audit.ts";
 import { corsHeaders, PREFLIGHT_HEADERS } from "./routes/browser.ts";
+import { changeClient, createClient, deleteClient, showClient } from "./routes/client.ts";
+import { receiveEvent } from "./routes/event-receiver.ts";
+import {
+  createStream,
+  deleteStream,
+  pollStream,
+  showStreams,
+  ssfConfiguration,
+  streamStatus,
+  verifyStream,
+} from "./routes/event-streams.ts";
+import { revokeGlobally } from "./routes/global-token-revocation.ts";
+import { listKeys, rotateKeys } from "./routes/keys.ts";
 import { endSession, healthz, jwks, listSessions, login, logout, refresh } from "./routes/login.ts";
+import { authorizationServer } from "./routes/metadata.ts";
+import { introspectToken, issueToken, oauthRefused, revokeToken } from "./routes/oauth.ts";
+import { docs, openApi } from "./routes/reference.ts";
 import type { Exchange, Keycard } from "./routes/request.ts";
+import { revoke, revokeInBulk, showRevocation } from "./routes/revocation.ts";
+import { giveTicket } from "./routes/ticket.ts";
+import { demandRate, type Rate } from "./throttle.ts";
 
 type Handler = (c: Exchange) => Response | Promise<Response>;
-type Method = "GET" | "POST" | "DELETE";
+type Method = "GET" | "POST" | "PATCH" | "DELETE";
 
-const ROUTES: readonly (readonly [path: string, methods: Partial<Record<Method, Handler>>])[] = [
+/** Every route there is. */
+export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<Method, Handler>>])[] = [
   ["/login", { POST: login }],
   ["/refresh", { POST: refresh }],
   ["/logout", { POST: logout }],
+  ["/password", { POST: changePassword }],
+  ["/ticket", { POST: giveTicket }],
   ["/sessions", { GET: listSessions }],
   ["/sessions/:sid", { DELETE: endSession }],
   ["/.well-known/jwks.json", { GET: jwks }],
+  ["/.well-known/oauth-authorization-server", { GET: authorizationServer }],
+  ["/.well-known/openid-configuration", { GET: authorizationServer }],
+  ["/oauth/token", { POST: issueToken }],
+  ["/oauth/revoke", { POST: revokeToken }],
+  ["/oauth/introspect", { POST: introspectToken }],
+  ["/global-token-revocation", { POST: revokeGlobally }],
+  ["/.well-known/ssf-configuration", { GET: ssfConfiguration }],
+  ["/ssf/streams", { GET: showStreams, POST: createStream, DELETE: deleteStream }],
+  ["/ssf/status", { GET: streamStatus }],
+  ["/ssf/verification", { POST: verifyStream }],
+  ["/ssf/poll/:stream_id", { POST: pollStream }],
+  ["/ssf/events", { POST: receiveEvent }],
+  ["/openapi.json", { GET: openApi }],
+  ["/docs", { GET: docs }],
   ["/healthz", { GET: healthz }],
-  ["/admin/accounts", { POST: createAccount }],
-  ["/admin/accounts/:sub", { GET: showAccount }],
+  ["/admin/accounts", { GET: findAccount, POST: createAccount }],
+  ["/admin/accounts/:sub", { GET: showAccount, PATCH: changeAccount, DELETE: deleteAccount }],
+  ["/admin/sessions", { POST: openSession }],
   ["/admin/revocations", { POST: revoke }],
+  ["/admin/revocations/bulk", { POST: revokeInBulk }],
   ["/admin/revocations/:id", { GET: showRevocation }],
+  ["/admin/clients", { POST: createClient }],
+  ["/admin/clients/:client_id", { GET: showClient, PATCH: changeClient, DELETE: deleteClient }],
+  ["/admin/audit", { GET: readAudit }],
+  ["/admin/audit/verify", { GET: verifyAudit }],
+  ["/admin/keys", { GET: listKeys }],
+  ["/admin/keys/rotate", { POST: rotateKeys }],
+];
+
+/** What a single address may not do as often as it likes. */
+const RATES: readonly (readonly [path: string, rate: Rate])[] = [
+  ["/login", "LOGIN_RATE"],
+  ["/password", "LOGIN_RATE"],
+  ["/refresh", "TOKEN_RATE"],
+  ["/oauth/token", "TOKEN_RATE"],
 ];
 
 const SECURITY_HEADERS: Readonly<Record<string, string>> = {
@@ -54,6 +115,15 @@ app.use(async (c, next) => {
   return await next();
 });
 
+app.use("/admin/*", recordRefusedAdministrators);
+
+for (const [path, rate] of RATES) {
+  app.use(path, async (c, next) => {
+    await demandRate(c.env, rate, c.req.raw);
+    return await next();
+  });
+}
+
 for (const [path, methods] of ROUTES) {
   for (const [method, handler] of Object.entries(methods)) app.on(method, path, handler);
   const allowed = Object.keys(methods).flatMap((method) => (method === "GET" ? ["GET", "HEAD"] : [method]));
@@ -75,8 +145,12 @@ function refused(c: Exchange, refusal: Refusal): Response {
   else logRefusal("refused", fields);
   const { advice, message, retry_after } = refusal.answer();
   if (retry_after !== undefined) c.header("retry-after", String(retry_after));
+  if (c.req.path.startsWith("/oauth/")) return oauthRefused(c, refusal);
   if (status === 401) c.header("www-authenticate", "Bearer");
-  const problem = { type: `urn:keycard:refusal:${code}`, title: message, status, code, advice, retry_after };
+  const problem = {
+    ...{ type: `urn:keycard:refusal:${code}`, title: message, status, code, advice, retry_after },
+    errors: refusal.problems,
+  };
   const mediaType = { "content-type": "application/problem+json" };
   return c.body(JSON.stringify(problem), REFUSALS[code].status satisfies ContentfulStatusCode, mediaType);
 }

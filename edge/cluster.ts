@@ -3,12 +3,18 @@
  * share one Redis, so that any of them will do; they are tried in turn, the one that answered last first.
  */
 import { z } from "zod";
-import type { ClusterReceipt } from "#contract/revocation";
-import { SECURITY_EVENT_MEDIA_TYPE } from "#contract/revocation";
+import {
+  type ClusterReceipt,
+  REHEARSAL_MEDIA_TYPE,
+  type Rehearsal,
+  SECURITY_EVENT_MEDIA_TYPE,
+} from "#contract/revocation";
 import { parseJson, readAtMost } from "./bounded-body.ts";
 import type { ClusterConfig } from "./config.ts";
 
 const TIMEOUT_MS = 5_000;
+/** How long one node is waited for before the next is tried as well. */
+const HEDGE_MS = 250;
 const MAX_ANSWER_BYTES = 256 * 1024;
 const MAX_NODES = 1_000;
 const MAX_ERROR_LENGTH = 300;
@@ -27,6 +33,11 @@ const clusterReceipt = z.object({
     .max(MAX_NODES),
   pending: z.array(nodeName).max(MAX_NODES),
 });
+const rehearsal = z.object({
+  sockets: z.int().nonnegative(),
+  sessions: z.int().nonnegative(),
+  silent: z.array(nodeName).max(MAX_NODES),
+});
 /** RFC 8935 section 2.4. */
 const deliveryError = z.object({ err: z.string().max(64), description: z.string().optional() });
 
@@ -41,23 +52,37 @@ export class Cluster {
     this.#endpoints = endpoints;
   }
 
-  /** Hands an event over. Never throws. */
+  /**
+   * Hands an event over. A node that does not answer at once is not waited for: the next is tried beside it, and the first
+   * that takes the event counts. That two take it does no harm. Never throws.
+   */
   async push(set: string): Promise<Push> {
-    const headers = { "content-type": SECURITY_EVENT_MEDIA_TYPE, accept: "application/json" };
-    const errors: string[] = [];
-    let refusals = 0;
+    const open = new Set<Promise<Attempt>>();
+    const failed: Attempt[] = [];
     for (const [index, endpoint] of this.#inTurn()) {
-      const result = await exchange(`${endpoint}/events`, { method: "POST", headers, body: set }, TIMEOUT_MS);
-      if (result.status === 202) {
-        this.#preferred = index;
-        return { taken: true };
-      }
-      // Another node may know a key that this one has not fetched yet, so that even a refusal is tried elsewhere.
-      if (result.status === 400) refusals++;
-      errors.push(`${endpoint}: ${failure(result)}`);
+      open.add(attempt(index, endpoint, set));
+      if (await this.#settle(open, failed, HEDGE_MS)) return { taken: true };
     }
-    const reason = refusals === this.#endpoints.length ? "refused" : "later";
+    while (open.size > 0) if (await this.#settle(open, failed)) return { taken: true };
+    // Another node may know a key that this one has not fetched yet: only all of them refuse an event.
+    const reason = failed.every(({ result }) => result.status === 400) ? "refused" : "later";
+    const errors = failed.map(({ endpoint, result }) => `${endpoint}: ${failure(result)}`);
     return { taken: false, reason, error: errors.join("; ").slice(0, MAX_ERROR_LENGTH) };
+  }
+
+  /** Waits for one attempt to end, or for the patience to. @returns whether the event was taken */
+  async #settle(open: Set<Promise<Attempt>>, failed: Attempt[], patienceMs?: number): Promise<boolean> {
+    const ended = [...open].map(async (promise) => ({ promise, attempt: await promise }));
+    const patience = patienceMs === undefined ? [] : [scheduler.wait(patienceMs).then(() => undefined)];
+    const first = await Promise.race([...ended, ...patience]);
+    if (first === undefined) return false;
+    open.delete(first.promise);
+    if (first.attempt.result.status !== 202) {
+      failed.push(first.attempt);
+      return false;
+    }
+    this.#preferred = first.attempt.index;
+    return true;
   }
 
   /**
@@ -82,10 +107,33 @@ export class Cluster {
     return { error: error.slice(0, MAX_ERROR_LENGTH) };
   }
 
+  /** Asks whom a revocation would hit. Undefined when no node of the cluster can say. Never throws. */
+  async rehearse(question: string): Promise<Rehearsal | undefined> {
+    const headers = { "content-type": REHEARSAL_MEDIA_TYPE, accept: "application/json" };
+    for (const [, endpoint] of this.#inTurn()) {
+      const result = await exchange(`${endpoint}/rehearsals`, { method: "POST", headers, body: question }, TIMEOUT_MS);
+      const parsed = rehearsal.safeParse(result.json);
+      if (result.status === 200 && parsed.success) return parsed.data;
+    }
+    return undefined;
+  }
+
   #inTurn(): (readonly [index: number, endpoint: string])[] {
     const all = this.#endpoints.map((endpoint, index) => [index, endpoint] as const);
     return [...all.slice(this.#preferred), ...all.slice(0, this.#preferred)];
   }
+}
+
+interface Attempt {
+  readonly index: number;
+  readonly endpoint: string;
+  readonly result: Exchange;
+}
+
+async function attempt(index: number, endpoint: string, set: string): Promise<Attempt> {
+  const headers = { "content-type": SECURITY_EVENT_MEDIA_TYPE, accept: "application/json" };
+  const result = await exchange(`${endpoint}/events`, { method: "POST", headers, body: set }, TIMEOUT_MS);
+  return { index, endpoint, result };
 }
 
 interface Exchange {
@@ -95,7 +143,8 @@ interface Exchange {
   readonly error?: string;
 }
 
-async function exchange(url: string, init: RequestInit, timeoutMs: number): Promise<Exchange> {
+/** One request within bounds of size and time. Never throws, and follows no redirect. */
+export async function exchange(url: string, init: RequestInit, timeoutMs: number): Promise<Exchange> {
   try {
     // A redirect is not followed: it would carry the event, or the bearer token, to somebody who is not configured.
     const response = await fetch(url, { ...init, redirect: "manual", signal: AbortSignal.timeout(timeoutMs) });
@@ -106,7 +155,8 @@ async function exchange(url: string, init: RequestInit, timeoutMs: number): Prom
   }
 }
 
-function failure({ status, json, error }: Exchange): string {
+/** What went wrong, for the operator: what the receiver says of it (RFC 8935 section 2.4), or the status. */
+export function failure({ status, json, error }: Exchange): string {
   const said = deliveryError.safeParse(json);
   if (said.success) return `HTTP ${status} ${said.data.err} ${said.data.description ?? ""}`.trim();
   return error ?? `HTTP ${status}`;

@@ -5,11 +5,41 @@
 import { z } from "zod";
 import { SIGNATURE_ALGORITHMS, type SignatureAlgorithm } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
+import type { Secrets } from "./subkeys.ts";
 
 export interface ClusterConfig {
   readonly id: string;
   /** Base URLs of its nodes, or of a balancer in front of them. Any one will do. */
   readonly endpoints: readonly string[];
+}
+
+/** An issuer whose ID tokens open sessions here (RFC 8693). */
+export interface TrustedIssuer {
+  /** `iss` of its tokens. */
+  readonly issuer: string;
+  /** `aud`: what the issuer calls the application. */
+  readonly audience: string;
+  /** Where its keys are; by default where its discovery document says. */
+  readonly jwks_uri?: string | undefined;
+  readonly algorithms: readonly string[];
+  /** The tenant of its people: of accounts that are made, and the only one whose accounts it opens. */
+  readonly tenant?: string | undefined;
+  /** What accounts that are made may do. */
+  readonly scope?: string | undefined;
+  /** Whether somebody who comes for the first time gets an account. */
+  readonly create: boolean;
+}
+
+/** A transmitter of security events (SSF 1.0) whose `session-revoked` ends sessions here. */
+export interface TrustedTransmitter {
+  /** `iss` of its events. */
+  readonly issuer: string;
+  /** `aud`: what it calls us. */
+  readonly audience: string;
+  readonly jwks_uri: string;
+  readonly algorithms: readonly string[];
+  /** The only tenant whose people it can name; absent: all. */
+  readonly tenant?: string | undefined;
 }
 
 export interface Config {
@@ -23,16 +53,32 @@ export interface Config {
   readonly refreshGraceSeconds: number;
   readonly sessionIdleSeconds: number;
   readonly sessionMaxSeconds: number;
+  /** Living sessions that one account may have. */
+  readonly sessionsPerAccount: number;
+  readonly trustedIssuers: readonly TrustedIssuer[];
+  readonly trustedTransmitters: readonly TrustedTransmitter[];
   readonly clusters: readonly ClusterConfig[];
   /** Origins besides the edge's own whose pages may use the cookie. */
   readonly allowedOrigins: readonly string[];
-  readonly secret: string;
+  readonly secret: Secrets;
+  /** How long a signing key signs before its successor takes over. */
+  readonly keyRotationDays: number;
+  /** How long the audit trail keeps a record. */
+  readonly auditRetentionDays: number;
   /** Absent: nobody is an administrator. */
   readonly adminToken: string | undefined;
 }
 
+/** RFC 7518 section 3.1 and RFC 8037: signatures that only their issuer can make. */
+const FOREIGN_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"] as const;
+
 const name = z.string().regex(/^[\x21-\x7e]{1,128}$/, "1 to 128 printable characters without spaces");
 const secret = z.string().min(32, "at least 32 characters").max(4096, "at most 4096 characters");
+
+const scope = z
+  .string()
+  .max(1024)
+  .regex(/^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*$/, "scopes separated by single spaces");
 
 const baseUrl = z.string().refine(isBaseUrl, "an http or https URL without a slash at the end, query or fragment");
 
@@ -41,22 +87,80 @@ const clusters = z
   .max(64)
   .refine((list) => new Set(list.map(({ id }) => id)).size === list.length, "every cluster needs an id of its own");
 
+const trustedIssuers = z
+  .array(
+    z.strictObject({
+      // Some issuers end in a slash, and `iss` is compared letter by letter.
+      issuer: z
+        .string()
+        .max(512)
+        .refine((text) => isBaseUrl(text.replace(/\/$/, "")), "an http or https URL"),
+      audience: z.string().min(1).max(256),
+      jwks_uri: z
+        .url({ protocol: /^https?$/ })
+        .max(1024)
+        .optional(),
+      algorithms: z.array(z.enum(FOREIGN_ALGORITHMS)).min(1).default(["RS256", "ES256", "EdDSA"]),
+      tenant: name.optional(),
+      scope: scope.optional(),
+      create: z.boolean(),
+    }),
+  )
+  .max(64)
+  .refine((list) => new Set(list.map(({ issuer }) => issuer)).size === list.length, "every issuer may be named once");
+
+const trustedTransmitters = z
+  .array(
+    z.strictObject({
+      issuer: z.string().min(1).max(512),
+      audience: z.string().min(1).max(256),
+      jwks_uri: z.url({ protocol: /^https?$/ }).max(1024),
+      algorithms: z.array(z.enum(FOREIGN_ALGORITHMS)).min(1).default(["RS256", "ES256", "EdDSA"]),
+      tenant: name.optional(),
+    }),
+  )
+  .max(64)
+  .refine((list) => new Set(list.map(({ issuer }) => issuer)).size === list.length, "every issuer may be named once");
+
 const origin = z.string().regex(/^[a-z][a-z0-9+.-]*:\/\/[^/\s?#]+$/, "origins, separated by commas");
 
-const settings = z.object({
-  ISSUER: baseUrl,
-  AUDIENCE: name.default("keycard"),
-  CLIENT_ID: name.default("keycard"),
-  ACCESS_TOKEN_ALG: z.enum(SIGNATURE_ALGORITHMS).default("RS256"),
-  ACCESS_TOKEN_TTL_SECONDS: seconds(5, 3600).default(300),
-  REFRESH_GRACE_SECONDS: seconds(0, 300).default(30),
-  SESSION_IDLE_SECONDS: seconds(60, 31_536_000).default(1_209_600),
-  SESSION_MAX_SECONDS: seconds(60, 31_536_000).default(2_592_000),
-  CLUSTERS: z.string().max(65_536).transform(jsonText).pipe(clusters).default([]),
-  ALLOWED_ORIGINS: z.string().max(8192).transform(commaSeparated).pipe(z.array(origin).max(64)).default([]),
-  KEYCARD_SECRET: secret,
-  ADMIN_TOKEN: secret.optional(),
-});
+const settings = z
+  .object({
+    ISSUER: baseUrl,
+    AUDIENCE: name.default("keycard"),
+    CLIENT_ID: name.default("keycard"),
+    ACCESS_TOKEN_ALG: z.enum(SIGNATURE_ALGORITHMS).default("RS256"),
+    ACCESS_TOKEN_TTL_SECONDS: wholeNumber(5, 3600).default(300),
+    REFRESH_GRACE_SECONDS: wholeNumber(0, 300).default(30),
+    SESSION_IDLE_SECONDS: wholeNumber(60, 31_536_000).default(1_209_600),
+    SESSION_MAX_SECONDS: wholeNumber(60, 31_536_000).default(2_592_000),
+    // An event names no more targets than 50, and lowering the limit must end the rest with one.
+    SESSIONS_PER_ACCOUNT: wholeNumber(1, 50).default(20),
+    TRUSTED_TRANSMITTERS: z.string().max(65_536).transform(jsonText).pipe(trustedTransmitters).default([]),
+    TRUSTED_ISSUERS: z.string().max(65_536).transform(jsonText).pipe(trustedIssuers).default([]),
+    CLUSTERS: z.string().max(65_536).transform(jsonText).pipe(clusters).default([]),
+    ALLOWED_ORIGINS: z.string().max(8192).transform(commaSeparated).pipe(z.array(origin).max(64)).default([]),
+    KEYCARD_SECRET: secret,
+    KEYCARD_SECRET_PREVIOUS: secret.optional(),
+    KEY_ROTATION_DAYS: wholeNumber(1, 3650).default(30),
+    AUDIT_RETENTION_DAYS: wholeNumber(1, 3650).default(365),
+    ADMIN_TOKEN: secret.optional(),
+  })
+  .refine((s) => s.KEYCARD_SECRET_PREVIOUS !== s.KEYCARD_SECRET, {
+    path: ["KEYCARD_SECRET_PREVIOUS"],
+    error: "the same as KEYCARD_SECRET",
+    when: hasSecret,
+  })
+  .refine((s) => s.ADMIN_TOKEN !== s.KEYCARD_SECRET, {
+    path: ["ADMIN_TOKEN"],
+    error: "the same as KEYCARD_SECRET",
+    when: hasSecret,
+  });
+
+/** Judged beside the other rules, not after them: all problems are named at once. */
+function hasSecret({ value }: z.core.ParsePayload): boolean {
+  return typeof value === "object" && value !== null && "KEYCARD_SECRET" in value && value.KEYCARD_SECRET !== undefined;
+}
 
 const judged = new WeakMap<object, Config | Refusal>();
 
@@ -81,6 +185,8 @@ function judge(env: object): Config | Refusal {
     return new Refusal("unavailable", { detail: `the settings are wrong: ${problems.join("; ")}` });
   }
   const s = parsed.data;
+  const before = s.KEYCARD_SECRET_PREVIOUS;
+  const secrets: Secrets = before === undefined ? [s.KEYCARD_SECRET] : [s.KEYCARD_SECRET, before];
   return Object.freeze({
     issuer: s.ISSUER,
     audience: s.AUDIENCE,
@@ -90,9 +196,14 @@ function judge(env: object): Config | Refusal {
     refreshGraceSeconds: s.REFRESH_GRACE_SECONDS,
     sessionIdleSeconds: s.SESSION_IDLE_SECONDS,
     sessionMaxSeconds: s.SESSION_MAX_SECONDS,
+    sessionsPerAccount: s.SESSIONS_PER_ACCOUNT,
+    trustedIssuers: s.TRUSTED_ISSUERS,
+    trustedTransmitters: s.TRUSTED_TRANSMITTERS,
     clusters: s.CLUSTERS,
     allowedOrigins: s.ALLOWED_ORIGINS,
-    secret: s.KEYCARD_SECRET,
+    secret: secrets,
+    keyRotationDays: s.KEY_ROTATION_DAYS,
+    auditRetentionDays: s.AUDIT_RETENTION_DAYS,
     adminToken: s.ADMIN_TOKEN,
   });
 }
@@ -102,8 +213,8 @@ function problem(issue: z.core.$ZodIssue): string {
   return issue.code === "unrecognized_keys" ? "has a member that is not known" : issue.message;
 }
 
-/** A whole number of seconds, as text or, from a hand-written configuration, as a number. */
-function seconds(least: number, most: number) {
+/** As text or, from a hand-written configuration, as a number. */
+function wholeNumber(least: number, most: number) {
   return z
     .union([z.string().regex(/^\d{1,10}$/), z.number()], `a whole number from ${least} to ${most}`)
     .transform(Number)

@@ -1,10 +1,11 @@
 /**
- * Brings the log to one cluster: at least once, many at a time, and with patience. Order does not matter, because what a node
+ * Brings the log to one receiver, a cluster or an event stream: at least once, many at a time, and with patience. Order does not matter, because what a node
  * makes of events commutes. It never sleeps: when nothing can be done now it says when it wants to be woken, and the
  * log's alarm does that, so that a cluster that is away costs nothing and an eviction loses nothing.
  */
 import type { RevocationEvent } from "#contract/revocation";
-import type { Cluster } from "./cluster.ts";
+import type { AuditActor } from "./audit.ts";
+import type { Push } from "./cluster.ts";
 
 export const MAX_IN_FLIGHT = 16;
 /** When more than these are refused it is not about the events, but about the cluster. */
@@ -14,21 +15,37 @@ const LAST_RETRY_MS = 30_000;
 /** When pushes are under way, look after them again after this long, should the object have died meanwhile. */
 const WATCH_MS = 10_000;
 
-/** What the pump needs of the log. All but `sign` are synchronous: they are SQL. */
+/** Who takes an event to where it belongs. */
+export interface Courier {
+  /** Of the receiver, in the log's books. */
+  readonly id: string;
+  /** May throw when the event cannot be signed. */
+  deliver(event: LoggedEvent): Promise<Push>;
+}
+
+/** An event as the log keeps it. */
+export interface LoggedEvent extends RevocationEvent {
+  /** The tenant of whoever it is about, where it is about one. */
+  readonly tid?: string;
+  readonly actor?: AuditActor;
+  /** It repeats what was true before: nobody is hit who was not hit already. */
+  readonly hitsNobody?: boolean;
+}
+
+/** What the pump needs of the log. It is all synchronous: it is SQL. */
 export interface DeliveryLog {
-  /** Events after `seq` that this cluster has not taken, oldest first. */
-  undelivered(cluster: string, seq: number, limit: number): readonly RevocationEvent[];
-  sign(event: RevocationEvent, cluster: string): Promise<string>;
-  delivered(cluster: string, seq: number): void;
-  failed(cluster: string, seq: number, error: string): void;
+  /** Events after `seq` that this receiver has not taken, oldest first. */
+  undelivered(receiver: string, seq: number, limit: number): readonly LoggedEvent[];
+  delivered(receiver: string, seq: number): void;
+  failed(receiver: string, seq: number, error: string): void;
   /** Everything is delivered: remembers that, so that nobody has to look there again, and says how far it goes. */
-  caughtUp(cluster: string): number;
+  caughtUp(receiver: string): number;
   /** Something changed that the alarm may depend on. */
   changed(): void;
 }
 
 export class Delivery {
-  readonly cluster: Cluster;
+  readonly #courier: Courier;
   readonly #log: DeliveryLog;
   readonly #inFlight = new Set<number>();
   /** Events that the cluster refused, and when to offer them again, milliseconds. They hold nobody up. */
@@ -39,8 +56,8 @@ export class Delivery {
   #failures = 0;
   #pausedUntil = 0;
 
-  constructor(cluster: Cluster, log: DeliveryLog, cursor: number) {
-    this.cluster = cluster;
+  constructor(courier: Courier, log: DeliveryLog, cursor: number) {
+    this.#courier = courier;
     this.#log = log;
     this.#cursor = cursor;
   }
@@ -68,41 +85,41 @@ export class Delivery {
     return Math.max(due, this.#pausedUntil);
   }
 
-  #due(now: number): RevocationEvent[] {
+  #due(now: number): LoggedEvent[] {
     return this.#backlog().filter(({ seq }) => {
       const refused = this.#refused.get(seq);
       return !this.#inFlight.has(seq) && (refused === undefined || refused.retryAt <= now);
     });
   }
 
-  #backlog(): readonly RevocationEvent[] {
+  #backlog(): readonly LoggedEvent[] {
     const limit = MAX_IN_FLIGHT + this.#inFlight.size + this.#refused.size;
-    const events = this.#log.undelivered(this.cluster.id, this.#cursor, limit);
+    const events = this.#log.undelivered(this.#courier.id, this.#cursor, limit);
     const [first] = events;
     if (first !== undefined) this.#cursor = first.seq - 1;
     return events;
   }
 
   /** Never rejects: nobody waits for it. */
-  async #push(event: RevocationEvent): Promise<void> {
+  async #push(event: LoggedEvent): Promise<void> {
     const error = await this.#attempt(event);
     this.#inFlight.delete(event.seq);
     if (error === undefined) this.#taken(event.seq);
-    else this.#log.failed(this.cluster.id, event.seq, error);
+    else this.#log.failed(this.#courier.id, event.seq, error);
     this.kick();
     this.#log.changed();
   }
 
   /** @returns what went wrong, if anything did */
-  async #attempt(event: RevocationEvent): Promise<string | undefined> {
+  async #attempt(event: LoggedEvent): Promise<string | undefined> {
     try {
-      const push = await this.cluster.push(await this.#log.sign(event, this.cluster.id));
+      const push = await this.#courier.deliver(event);
       if (push.taken) return undefined;
       if (push.reason === "refused" && this.#refused.size < MAX_REFUSED) this.#postpone(event.seq);
       else this.#pause();
       return push.error;
     } catch (error) {
-      // The key ring could not be reached, for one. It is no fault of the cluster, but waiting is the cure as well.
+      // The key ring could not be reached, for one. It is no fault of the receiver, but waiting is the cure as well.
       this.#pause();
       return error instanceof Error ? error.message : "the event could not be signed";
     }
@@ -112,9 +129,9 @@ export class Delivery {
     this.#failures = 0;
     this.#pausedUntil = 0;
     this.#refused.delete(seq);
-    this.#log.delivered(this.cluster.id, seq);
+    this.#log.delivered(this.#courier.id, seq);
     const drained = this.#inFlight.size === 0 && this.#backlog().length === 0;
-    if (drained) this.#cursor = this.#log.caughtUp(this.cluster.id);
+    if (drained) this.#cursor = this.#log.caughtUp(this.#courier.id);
   }
 
   #postpone(seq: number): void {

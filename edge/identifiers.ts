@@ -1,4 +1,5 @@
 /** Names that the edge makes up. All are random, so that no object has to be asked for the next one. */
+import { createHash } from "node:crypto";
 import { base64url } from "jose";
 
 const BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -23,6 +24,31 @@ export function newSubject(): string {
 /** A revocation: `rev_` and 128 bits. */
 export function newRevocationId(): string {
   return `rev_${randomName(128)}`;
+}
+
+/** A bulk revocation: `blk_` and 128 bits. */
+export function newBulkId(): string {
+  return `blk_${randomName(128)}`;
+}
+
+/** The id of a revocation that follows from what it is made of: the same parts, the same id. */
+export function derivedRevocationId(...parts: readonly string[]): string {
+  const whole = createHash("sha256").update(JSON.stringify(parts)).digest();
+  return `rev_${base64url.encode(whole.slice(0, 16))}`;
+}
+
+/** An admin client: `c_` and 128 bits. */
+export function newClientId(): string {
+  return `c_${randomName(128)}`;
+}
+
+export function isClientId(text: string): boolean {
+  return /^c_[A-Za-z0-9_-]{22}$/.test(text);
+}
+
+/** What the object that holds a link is named after: an issuer is a URL, so that no blank can be part of it. */
+export function linkName({ issuer, subject }: { readonly issuer: string; readonly subject: string }): string {
+  return `${issuer} ${subject}`;
 }
 
 /** The subject that a session belongs to: `sid` is `<sub>.<random>`. */

@@ -32,6 +32,12 @@ export class Outbox {
     this.#sql.exec("INSERT INTO outbox (id, draft, attempts) VALUES (?, ?, 0)", draft.id, JSON.stringify(draft));
   }
 
+  /** What was added under this id and is not told yet. */
+  find(id: string): RevocationDraft | undefined {
+    const [row] = this.#sql.exec<{ draft: string }>("SELECT draft FROM outbox WHERE id = ?", id).toArray();
+    return row && JSON.parse(row.draft);
+  }
+
   /** Brings everything to the log. What it does not take stays. Never throws. */
   async tell(): Promise<ReadonlyMap<string, Decision>> {
     const told = new Map<string, Decision>();

@@ -8,12 +8,28 @@
 import { DurableObject } from "cloudflare:workers";
 import { signTyped } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
-import { RECEIPT_QUERY_TYPE, type RevocationEvent, type RevocationTarget, signRevocation } from "#contract/revocation";
+import {
+  RECEIPT_QUERY_TYPE,
+  type RevocationEvent,
+  type RevocationManner,
+  type RevocationTarget,
+  signRevocation,
+} from "#contract/revocation";
+import { type Act, AUDIT_OUTBOX_SCHEMA, type AuditActor, AuditOutbox } from "./audit.ts";
 import { Cluster } from "./cluster.ts";
 import { readConfig } from "./config.ts";
-import { Delivery, type DeliveryLog } from "./delivery.ts";
+import { Delivery, type DeliveryLog, type LoggedEvent } from "./delivery.ts";
+import {
+  EVENT_STREAMS_SCHEMA,
+  type EventStream,
+  EventStreams,
+  type NewStream,
+  type PollAnswer,
+  type PollRequest,
+} from "./event-streams.ts";
+import { type Claim, IDEMPOTENCY_SCHEMA, IdempotencyKeys } from "./idempotency-keys.ts";
 import { randomName } from "./identifiers.ts";
-import { signingKey } from "./issuer.ts";
+import { forgetKeys, signingKey } from "./issuer.ts";
 import { logFailure } from "./log.ts";
 import { migrate } from "./migrations.ts";
 import { answer, type Outcome } from "./outcome.ts";
@@ -23,6 +39,37 @@ import { type ClusterState, type Receipt, receiptOf } from "./receipt.ts";
 export interface RevocationDraft extends Omit<RevocationEvent, "seq"> {
   /** For the operator. */
   readonly reason: string;
+  /** Whose it was, where not the account's own. */
+  readonly actor?: AuditActor;
+  /** The tenant of whoever it is about, where it is about one. */
+  readonly tid?: string;
+  /** The bulk revocation that it is a part of. */
+  readonly batch?: string;
+  /** It repeats what was true before: nobody is hit who was not hit already. */
+  readonly hitsNobody?: boolean;
+}
+
+/** A revocation as an administrator asks for it. */
+export interface Order {
+  readonly id: string;
+  readonly reason: string;
+  readonly by?: Act | undefined;
+  /** An account of another tenant is none to the orderer. */
+  readonly tenant?: string | undefined;
+  /** What nodes do with the sockets, when it is not to close them at once. */
+  readonly manner?: RevocationManner | undefined;
+  /** The order was given before and its answer was lost: it must not be carried out twice. */
+  readonly again?: boolean | undefined;
+  /** The bulk revocation that it is a part of. */
+  readonly batch?: string | undefined;
+}
+
+/** A cutoff as an administrator asks for it. */
+export interface CutoffOrder extends Order {
+  /** Absent: for everyone. */
+  readonly tid?: string | undefined;
+  /** A second that is past; absent: now. */
+  readonly issuedBefore?: number | undefined;
 }
 
 /** What came of a decision: its place in the log, once it has one. */
@@ -52,7 +99,29 @@ const SCHEMA = [
   CREATE TABLE cursors (cluster TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
   CREATE TABLE cutoffs (tid TEXT PRIMARY KEY, cutoff INTEGER NOT NULL) WITHOUT ROWID;
   CREATE TABLE tokens (jti TEXT PRIMARY KEY, expires_at INTEGER NOT NULL) WITHOUT ROWID;`,
+  `ALTER TABLE events ADD COLUMN tid TEXT;
+  ALTER TABLE events ADD COLUMN actor TEXT;
+  ALTER TABLE events ADD COLUMN mode TEXT;
+  ALTER TABLE events ADD COLUMN margin INTEGER;
+  ALTER TABLE events ADD COLUMN batch TEXT;
+  CREATE INDEX events_of_batch ON events (batch) WHERE batch IS NOT NULL;
+  ${IDEMPOTENCY_SCHEMA}
+  ${AUDIT_OUTBOX_SCHEMA}`,
+  `ALTER TABLE events ADD COLUMN hits_nobody INTEGER NOT NULL DEFAULT 0;
+  ${EVENT_STREAMS_SCHEMA}`,
 ];
+
+/** What has become of a bulk revocation. */
+export interface BatchState {
+  /** Events that are in the log. */
+  readonly events: number;
+  readonly clusters: readonly { readonly cluster: string; readonly delivered: number }[];
+}
+
+interface Pump {
+  readonly cluster: Cluster;
+  readonly delivery: Delivery;
+}
 
 /** There is one. */
 export const REVOCATION_LOG_NAME = "log";
@@ -60,6 +129,8 @@ export const REVOCATION_LOG_NAME = "log";
 /** How long events stay readable after they were decided. */
 const RECEIPT_DAYS = 7;
 const DAY_MS = 86_400_000;
+/** Clock differences, and a token that was being signed meanwhile. */
+const MARGIN_SECONDS = 60;
 /** Cutoffs for everyone; no tenant has an empty name. */
 const EVERYONE = "";
 /** A session may be stamped this far ahead of the clock; nodes take it for the difference between two clocks. */
@@ -78,11 +149,20 @@ type EventRow = {
   reason: string;
   decided_at: number;
   expires_at: number;
+  tid: string | null;
+  actor: string | null;
+  mode: "reauthenticate" | null;
+  margin: number | null;
+  batch: string | null;
+  hits_nobody: number;
 };
 
 export class RevocationLog extends DurableObject<Env> {
+  readonly #audit: AuditOutbox;
+  readonly #idempotency: IdempotencyKeys;
+  readonly #streams: EventStreams;
   /** One pump per cluster: a slow one must not delay another. */
-  #pumps: readonly Delivery[] | undefined;
+  #pumps: readonly Pump[] | undefined;
   /** The alarm as it is stored, milliseconds; undefined when it is not known. */
   #alarmAt: number | undefined;
   /** Called at the next change; for those who wait for a receipt. */
@@ -91,35 +171,120 @@ export class RevocationLog extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     migrate(ctx.storage, SCHEMA);
+    this.#audit = new AuditOutbox(ctx.storage.sql, env);
+    this.#idempotency = new IdempotencyKeys(ctx.storage.sql);
+    this.#streams = new EventStreams(ctx.storage.sql, env, this.#deliveryLog());
   }
 
-  /** Takes a decision into the log. Doing it again changes nothing. */
-  append(draft: RevocationDraft): Promise<Outcome<Decision>> {
+  /**
+   * Takes a decision into the log. Doing it again changes nothing.
+   *
+   * @param by who decided, where it was decided by no object that keeps a record of its own
+   */
+  append(draft: RevocationDraft, by?: Act): Promise<Outcome<Decision>> {
     return answer(() => {
-      const decision = this.ctx.storage.transactionSync(() => this.#append(draft));
+      const decision = this.ctx.storage.transactionSync(() => {
+        if (by !== undefined && this.#decision(draft.id) === undefined) this.#record(draft, by);
+        return this.#append(draft);
+      });
+      this.#announce();
+      return decision;
+    });
+  }
+
+  /** What was decided under this id, or null. */
+  decision(id: string): Promise<Outcome<Decision | null>> {
+    return answer(() => this.#decision(id) ?? null);
+  }
+
+  /**
+   * Revokes every session of a tenant, or of everyone, that has begun by now, or by a second before: the cutoff and its event in
+   * one step. A cutoff never goes back: one that lies before another changes nothing for those whom that one hits.
+   *
+   * @throws {Refusal} `request_malformed` for a second that is yet to come
+   */
+  revokeBefore(order: CutoffOrder): Promise<Outcome<Decision>> {
+    return answer(() => {
+      const earlier = this.#decision(order.id);
+      if (earlier !== undefined) return earlier;
+      const decision = this.ctx.storage.transactionSync(() => {
+        const draft = this.#cutOff(order, Date.now());
+        if (order.by !== undefined) this.#record(draft, order.by);
+        return this.#append(draft);
+      });
       this.#announce();
       return decision;
     });
   }
 
   /**
-   * Revokes every session of a tenant, or of everyone, that has begun by now: the cutoff and its event in one step.
+   * Reserves an id for an order that comes with an Idempotency-Key.
    *
-   * @param tid undefined for everyone
+   * @param fingerprint of the request: the same key must not come with another one
+   * @throws {Refusal} `idempotency_mismatch`; `conflict` while the first request is being carried out
    */
-  revokeBefore(id: string, tid: string | undefined, reason: string): Promise<Outcome<Decision>> {
+  claim(key: string, fingerprint: string, freshId: string): Promise<Outcome<Claim>> {
+    return answer(() => this.#idempotency.claim(key, fingerprint, freshId));
+  }
+
+  /** Keeps what was answered; or forgets the key of an order that was refused, since nothing was done. */
+  settle(key: string, given: string | null): Promise<Outcome<null>> {
     return answer(() => {
-      const decision = this.ctx.storage.transactionSync(() => {
-        const now = Date.now();
-        const cutoff = this.#nextCutoff(tid, Math.floor(now / 1000));
-        this.#sql("INSERT OR REPLACE INTO cutoffs (tid, cutoff) VALUES (?, ?)", tid ?? EVERYONE, cutoff);
-        const target: RevocationTarget =
-          tid === undefined ? { kind: "everyone", cutoff } : { kind: "tenant", tid, cutoff };
-        const expires_at = cutoff + readConfig(this.env).accessTokenTtlSeconds + 60;
-        return this.#append({ id, targets: [target], code: "session_revoked", reason, decided_at: now, expires_at });
+      this.#idempotency.settle(key, given);
+      return null;
+    });
+  }
+
+  /** Makes an event stream, which begins with what is decided from now on. @throws {Refusal} `conflict` */
+  createStream(stream: NewStream): Promise<Outcome<EventStream>> {
+    return answer(() => this.ctx.storage.transactionSync(() => this.#streams.create(stream)));
+  }
+
+  /** @param owner whose streams alone the asker may see; undefined for all */
+  streams(owner: string | undefined): Promise<Outcome<readonly EventStream[]>> {
+    return answer(() => this.#streams.list(owner));
+  }
+
+  /** @throws {Refusal} `not_found` */
+  stream(streamId: string, owner: string | undefined): Promise<Outcome<EventStream>> {
+    return answer(() => this.#streams.find(streamId, owner));
+  }
+
+  /** @throws {Refusal} `not_found` */
+  removeStream(streamId: string, owner: string | undefined): Promise<Outcome<null>> {
+    return answer(() => {
+      this.ctx.storage.transactionSync(() => this.#streams.remove(streamId, owner));
+      return null;
+    });
+  }
+
+  /** RFC 8936. @throws {Refusal} `not_found` */
+  pollStream(streamId: string, owner: string | undefined, request: PollRequest): Promise<Outcome<PollAnswer>> {
+    return answer(() => this.#streams.poll(streamId, owner, request));
+  }
+
+  /** SSF 1.0 section 8.1.4. @throws {Refusal} `not_found` */
+  verifyStream(streamId: string, owner: string | undefined, state: string | undefined): Promise<Outcome<null>> {
+    return answer(async () => {
+      await this.#streams.verify(streamId, owner, state);
+      return null;
+    });
+  }
+
+  /** How many events of a bulk revocation there are, and how many of them each cluster has taken. */
+  batch(batch: string): Promise<Outcome<BatchState>> {
+    return answer(() => {
+      const [all] = this.#sql<{ events: number }>("SELECT COUNT(*) AS events FROM events WHERE batch = ?", batch);
+      const clusters = readConfig(this.env).clusters.map(({ id }) => {
+        const [taken] = this.#sql<{ delivered: number }>(
+          `SELECT COUNT(*) AS delivered FROM events e JOIN deliveries d ON d.seq = e.seq
+           WHERE e.batch = ? AND d.cluster = ? AND d.delivered_at IS NOT NULL`,
+          batch,
+          id,
+        );
+        return { cluster: id, delivered: taken?.delivered ?? 0 };
       });
-      this.#announce();
-      return decision;
+      return { events: all?.events ?? 0, clusters };
     });
   }
 
@@ -150,15 +315,20 @@ export class RevocationLog extends DurableObject<Env> {
   /**
    * What is known of a revocation, once all is well or `waitMs` are over.
    *
+   * @param tenant whose revocations alone the asker may see
    * @throws {Refusal} `not_found`
    */
-  receipt(id: string, waitMs: number): Promise<Outcome<Receipt>> {
+  receipt(id: string, waitMs: number, tenant?: string): Promise<Outcome<Receipt>> {
     return answer(async () => {
+      const known = this.#decision(id);
+      if (known === undefined || (tenant !== undefined && known.tid !== tenant)) {
+        throw new Refusal("not_found", { detail: "no such revocation, or of another tenant" });
+      }
       const deadline = Date.now() + waitMs;
       for (;;) {
         const receipt = await this.#inspect(id, deadline);
         const left = deadline - Date.now();
-        if (receipt.state === "applied" || left <= 0) return receipt;
+        if (receipt.state === "applied" || receipt.state === "no_clusters" || left <= 0) return receipt;
         await this.#nextChange(Math.min(RECEIPT_POLL_MS, left));
       }
     });
@@ -168,7 +338,8 @@ export class RevocationLog extends DurableObject<Env> {
   override async alarm(): Promise<void> {
     this.#alarmAt = undefined;
     try {
-      for (const pump of this.#deliveries()) pump.kick();
+      for (const delivery of this.#pushes()) delivery.kick();
+      await this.#audit.tell();
       this.#purge(Date.now());
     } catch (error) {
       logFailure("the alarm of the revocation log failed", {}, error);
@@ -179,17 +350,27 @@ export class RevocationLog extends DurableObject<Env> {
   }
 
   #append(draft: RevocationDraft): Decision {
-    const [known] = this.#sql<EventRow>("SELECT * FROM events WHERE id = ?", draft.id);
-    if (known !== undefined) return { ...draft, seq: known.seq };
+    const known = this.#decision(draft.id);
+    if (known !== undefined) return known;
     const [stored] = this.#sql<{ seq: number }>(
-      `INSERT INTO events (id, targets, code, reason, decided_at, expires_at) VALUES (?, ?, ?, ?, ?, ?) RETURNING seq`,
+      `INSERT INTO events
+         (id, targets, code, reason, decided_at, expires_at, tid, actor, mode, margin, batch, hits_nobody)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
       draft.id,
       JSON.stringify(draft.targets),
       draft.code,
       draft.reason,
       draft.decided_at,
       draft.expires_at,
+      draft.tid ?? null,
+      draft.actor === undefined ? null : JSON.stringify(draft.actor),
+      draft.mode ?? null,
+      draft.margin ?? null,
+      draft.batch ?? null,
+      draft.hitsNobody === true ? 1 : 0,
     );
+    // What follows must not be signed with a key that was retired just now.
+    if (draft.targets.some(({ kind }) => kind === "key")) forgetKeys(this.env);
     for (const target of draft.targets) {
       if (target.kind !== "token") continue;
       this.#sql("INSERT OR REPLACE INTO tokens (jti, expires_at) VALUES (?, ?)", target.jti, draft.expires_at);
@@ -197,11 +378,45 @@ export class RevocationLog extends DurableObject<Env> {
     return stored === undefined ? draft : { ...draft, seq: stored.seq };
   }
 
+  #decision(id: string): (RevocationDraft & { readonly seq: number }) | undefined {
+    const [row] = this.#sql<EventRow>("SELECT * FROM events WHERE id = ?", id);
+    return row && decisionOf(row);
+  }
+
+  #cutOff({ id, tid, reason, issuedBefore, manner, by }: CutoffOrder, nowMs: number): RevocationDraft {
+    const now = Math.floor(nowMs / 1000);
+    if (issuedBefore !== undefined && issuedBefore > now) {
+      throw new Refusal("request_malformed", { detail: "issued_before lies in the future" });
+    }
+    const cutoff = issuedBefore ?? this.#nextCutoff(tid, now);
+    this.#sql(
+      `INSERT INTO cutoffs (tid, cutoff) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET cutoff = MAX(cutoff, ?2)`,
+      tid ?? EVERYONE,
+      cutoff,
+    );
+    const target: RevocationTarget = tid === undefined ? { kind: "everyone", cutoff } : { kind: "tenant", tid, cutoff };
+    // A session that began long ago may have been refreshed just now.
+    const margin = manner?.margin ?? 0;
+    const expires_at = Math.max(now, cutoff) + readConfig(this.env).accessTokenTtlSeconds + MARGIN_SECONDS + margin;
+    return {
+      ...{ id, targets: [target], code: "session_revoked", reason, decided_at: nowMs, expires_at },
+      ...manner,
+      ...(tid === undefined ? {} : { tid }),
+      ...(by === undefined ? {} : { actor: by.actor }),
+    };
+  }
+
+  /** For the audit trail, in one step with the decision. */
+  #record({ id, reason, tid }: RevocationDraft, by: Act): void {
+    this.#audit.add({ type: "revocation", ...by, revocation: id, reason, tid });
+  }
+
   /** Starts the pushes, and sets the alarm that guards them: without an await since the event, so in one step with it. */
   #announce(): void {
     // One that is due soon anyway will do as well.
     this.#alarmBy(Date.now() + GUARD_MS);
-    for (const pump of this.#deliveries()) pump.kick();
+    for (const delivery of this.#pushes()) delivery.kick();
+    if (this.#audit.retryAt() !== undefined) this.ctx.waitUntil(this.#audit.tell());
   }
 
   /**
@@ -219,11 +434,18 @@ export class RevocationLog extends DurableObject<Env> {
     return this.#sql<{ cutoff: number }>(query, EVERYONE, tid ?? EVERYONE)[0]?.cutoff ?? 0;
   }
 
-  #deliveries(): readonly Delivery[] {
-    this.#pumps ??= readConfig(this.env).clusters.map((cluster) => {
-      return new Delivery(new Cluster(cluster), this.#deliveryLog(), this.#cursor(cluster.id));
+  #deliveries(): readonly Pump[] {
+    this.#pumps ??= readConfig(this.env).clusters.map((config) => {
+      const cluster = new Cluster(config);
+      const deliver = async (event: LoggedEvent) => await cluster.push(await this.#sign(event, cluster.id));
+      const courier = { id: cluster.id, deliver };
+      return { cluster, delivery: new Delivery(courier, this.#deliveryLog(), this.#cursor(cluster.id)) };
     });
     return this.#pumps;
+  }
+
+  #pushes(): readonly Delivery[] {
+    return [...this.#deliveries().map(({ delivery }) => delivery), ...this.#streams.deliveries()];
   }
 
   /** Where a cluster stands. A new one is told only what a living token may still meet. */
@@ -244,7 +466,6 @@ export class RevocationLog extends DurableObject<Env> {
   #deliveryLog(): DeliveryLog {
     return {
       undelivered: (cluster, after, limit) => this.#undelivered(cluster, after, limit),
-      sign: (event, cluster) => this.#sign(event, cluster),
       delivered: (cluster, seq) => {
         this.#sql(
           `INSERT INTO deliveries (cluster, seq, delivered_at, attempts) VALUES (?1, ?2, ?3, 1)
@@ -255,7 +476,7 @@ export class RevocationLog extends DurableObject<Env> {
         );
       },
       failed: (cluster, seq, error) => {
-        logFailure("a cluster did not take an event", { cluster, seq, error });
+        logFailure("a receiver did not take an event", { receiver: cluster, seq, error });
         this.#sql(
           `INSERT INTO deliveries (cluster, seq, attempts, last_error) VALUES (?1, ?2, 1, ?3)
            ON CONFLICT DO UPDATE SET last_error = ?3, attempts = attempts + 1`,
@@ -277,7 +498,7 @@ export class RevocationLog extends DurableObject<Env> {
     };
   }
 
-  #undelivered(cluster: string, after: number, limit: number): RevocationEvent[] {
+  #undelivered(cluster: string, after: number, limit: number): LoggedEvent[] {
     const rows = this.#sql<EventRow>(
       `SELECT e.* FROM events e LEFT JOIN deliveries d ON d.cluster = ? AND d.seq = e.seq
        WHERE e.seq > ? AND d.delivered_at IS NULL ORDER BY e.seq LIMIT ?`,
@@ -285,10 +506,10 @@ export class RevocationLog extends DurableObject<Env> {
       after,
       limit,
     );
-    return rows.map(({ reason: _, targets, ...event }) => ({ ...event, targets: JSON.parse(targets) }));
+    return rows.map(loggedEvent);
   }
 
-  async #sign(event: RevocationEvent, cluster: string): Promise<string> {
+  async #sign({ tid: _, actor: __, hitsNobody: ___, ...event }: LoggedEvent, cluster: string): Promise<string> {
     const envelope = {
       issuer: readConfig(this.env).issuer,
       audience: cluster,
@@ -298,15 +519,15 @@ export class RevocationLog extends DurableObject<Env> {
   }
 
   async #inspect(id: string, deadline: number): Promise<Receipt> {
-    const [event] = this.#sql<EventRow>("SELECT * FROM events WHERE id = ?", id);
+    const event = this.#decision(id);
     if (event === undefined) throw new Refusal("not_found", { detail: "no such revocation" });
     const clusters = await Promise.all(
       this.#deliveries().map(({ cluster }) => this.#stateOf(cluster, event, deadline)),
     );
-    return receiptOf({ ...event, targets: JSON.parse(event.targets) }, clusters);
+    return receiptOf(event, clusters);
   }
 
-  async #stateOf(cluster: Cluster, event: EventRow, deadline: number): Promise<ClusterState> {
+  async #stateOf(cluster: Cluster, event: { id: string; seq: number }, deadline: number): Promise<ClusterState> {
     const query = "SELECT delivered_at, attempts, last_error, receipt FROM deliveries WHERE cluster = ? AND seq = ?";
     type Row = { delivered_at: number | null; attempts: number; last_error: string | null; receipt: string | null };
     const [row] = this.#sql<Row>(query, cluster.id, event.seq);
@@ -348,8 +569,8 @@ export class RevocationLog extends DurableObject<Env> {
 
   /** Sets the alarm to when something is next to be done, or takes it away. */
   #schedule(): void {
-    const wakeAts = this.#deliveries().map((pump) => pump.wakeAt());
-    const due = wakeAts.filter((at) => at !== undefined);
+    const wakeAts = this.#pushes().map((delivery) => delivery.wakeAt());
+    const due = [...wakeAts, this.#audit.retryAt()].filter((at) => at !== undefined);
     const next = due.length > 0 ? Math.min(...due) : this.#nextPurge();
     if (next === undefined) {
       this.#alarmAt = undefined;
@@ -397,4 +618,23 @@ export class RevocationLog extends DurableObject<Env> {
   #sql<T extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): T[] {
     return this.ctx.storage.sql.exec<T>(query, ...values).toArray();
   }
+}
+
+function loggedEvent(row: EventRow): LoggedEvent {
+  const { reason: _, batch: __, ...event } = decisionOf(row);
+  return event;
+}
+
+function decisionOf(row: EventRow): RevocationDraft & { readonly seq: number } {
+  const { targets, tid, actor, mode, margin, batch, hits_nobody, ...rest } = row;
+  return {
+    ...rest,
+    targets: JSON.parse(targets),
+    ...(tid === null ? {} : { tid }),
+    ...(actor === null ? {} : { actor: JSON.parse(actor) }),
+    ...(mode === null ? {} : { mode }),
+    ...(margin === null ? {} : { margin }),
+    ...(batch === null ? {} : { batch }),
+    ...(hits_nobody === 0 ? {} : { hitsNobody: true }),
+  };
 }

@@ -10,7 +10,8 @@ import { base64url } from "jose";
 import { Refusal, type RefusalCode } from "#contract/refusal";
 import type { RevocationCode } from "#contract/revocation";
 import { randomName } from "./identifiers.ts";
-import { sameSecret, subkey } from "./subkeys.ts";
+import type { Origin } from "./origin.ts";
+import { type Secrets, sameSecret, subkey } from "./subkeys.ts";
 
 /** A refresh token whose tag was found right. */
 export interface RefreshToken {
@@ -20,6 +21,9 @@ export interface RefreshToken {
   /** 256 bits, base64url. */
   readonly secret: string;
 }
+
+/** How somebody proved who they are: with a password here, or to an issuer or a backend that is trusted. */
+export type SignInMethod = "password" | "token_exchange" | "backend";
 
 /** What is kept of a session. Seconds since the epoch where not said otherwise. */
 export interface Session {
@@ -36,6 +40,17 @@ export interface Session {
   readonly expires_at: number;
   readonly ended_at: number | null;
   readonly ended_code: RevocationCode | null;
+  readonly method: SignInMethod;
+  /** A part of the account's scope; null for the whole of it. */
+  readonly scope: string | null;
+  /** Where the sign-in came from: an `Origin` as JSON. */
+  readonly origin: string | null;
+}
+
+/** What is known of a session when it begins. */
+export interface SessionStart extends Pick<Session, "gen" | "device" | "method" | "scope" | "origin"> {
+  readonly auth_time: number;
+  readonly nowMs: number;
 }
 
 export interface SessionRules {
@@ -65,30 +80,26 @@ const TAG_BYTES = 16;
  *
  * @throws {Refusal} `refresh_invalid`
  */
-export function readRefreshToken(text: string, secret: string): RefreshToken {
+export function readRefreshToken(text: string, secrets: Secrets): RefreshToken {
   const [, sid, position, chainSecret, tag] = (text.length <= MAX_LENGTH && SHAPE.exec(text)) || [];
   if (sid === undefined || chainSecret === undefined || tag === undefined) {
     throw new Refusal("refresh_invalid", { detail: "not in the form of a refresh token" });
   }
   const token: RefreshToken = { sid, position: Number(position), secret: chainSecret };
-  if (!sameSecret(tag, tagOf(token, secret))) throw new Refusal("refresh_invalid", { detail: "the tag is wrong" });
+  const ours = secrets.some((secret) => sameSecret(tag, tagOf(token, secret)));
+  if (!ours) throw new Refusal("refresh_invalid", { detail: "the tag is wrong" });
   return token;
 }
 
 /** The token as its holder gets it. */
-export function writeRefreshToken(token: RefreshToken, secret: string): string {
+export function writeRefreshToken(token: RefreshToken, [secret]: Secrets): string {
   return `${body(token)}.${tagOf(token, secret)}`;
 }
 
 /** A session that begins now, and the first token of its chain. */
 export function beginSession(
   sub: string,
-  start: {
-    readonly authTime: number;
-    readonly gen: number;
-    readonly device: string | undefined;
-    readonly nowMs: number;
-  },
+  { nowMs, ...start }: SessionStart,
   rules: SessionRules,
 ): { readonly session: Session; readonly token: RefreshToken } {
   const token: RefreshToken = { sid: `${sub}.${randomName(128)}`, position: 0, secret: randomName(256) };
@@ -96,11 +107,9 @@ export function beginSession(
     sid: token.sid,
     position: token.position,
     secret_hash: hashOf(token),
-    rotated_at: start.nowMs,
-    auth_time: start.authTime,
-    gen: start.gen,
-    device: start.device ?? null,
-    expires_at: expiry(start.authTime, start.nowMs, rules),
+    rotated_at: nowMs,
+    ...start,
+    expires_at: expiry(start.auth_time, nowMs, rules),
     ended_at: null,
     ended_code: null,
   };
@@ -113,13 +122,13 @@ export function rotate(
   presented: RefreshToken,
   nowMs: number,
   rules: SessionRules,
-  secret: string,
+  secrets: Secrets,
 ): Rotation {
   if (session === undefined) return refuse("refresh_invalid", "the session is unknown");
   if (session.ended_at !== null) return refuse("session_revoked", `the session ended: ${session.ended_code}`);
   if (session.expires_at * 1000 <= nowMs) return refuse("refresh_invalid", "the session has expired");
   if (presented.position > session.position) return refuse("refresh_invalid", "the position is not reached yet");
-  const successor = successorOf(presented, secret);
+  const successor = successorOf(presented, secrets[0]);
   if (presented.position === session.position) {
     if (hashOf(presented) !== session.secret_hash) return refuse("refresh_invalid", "the secret is wrong");
     return { step: "advance", token: successor, session: advanced(session, successor, nowMs, rules) };
@@ -127,13 +136,60 @@ export function rotate(
   const inGrace = nowMs - session.rotated_at <= rules.refreshGraceSeconds * 1000;
   if (successor.position < session.position || !inGrace) return { step: "theft" };
   // The tag was ours but this chain never went through it: it proves nothing against the holder of the session.
-  if (hashOf(successor) !== session.secret_hash) return refuse("refresh_invalid", "the secret is wrong");
-  return { step: "repeat", token: successor, session };
+  const given = secrets.map((secret) => successorOf(presented, secret));
+  const token = given.find((candidate) => hashOf(candidate) === session.secret_hash);
+  if (token === undefined) return refuse("refresh_invalid", "the secret is wrong");
+  return { step: "repeat", token, session };
 }
 
 /** Whether it can still be refreshed and used. */
 export function isLive(session: Session, nowMs: number): boolean {
   return session.ended_at === null && session.expires_at * 1000 > nowMs;
+}
+
+/** A session as its owner and administrators see it. Seconds since the epoch. */
+export interface SessionSummary extends Pick<Session, "sid" | "device" | "method" | "scope"> {
+  readonly user_agent: string | null;
+  readonly origin: Omit<Origin, "user_agent">;
+  readonly created_at: number;
+  readonly last_used_at: number;
+  /** When it ends if it is not refreshed until then. */
+  readonly idle_expires_at: number;
+  /** When it ends however often it is refreshed. */
+  readonly absolute_expires_at: number;
+  /** What was last decided: the nearer one, by the rules at its last use. */
+  readonly expires_at: number;
+}
+
+/** What may be shown of a session: nothing that would let anybody refresh it. */
+export function summarise(session: Session, rules: SessionRules): SessionSummary {
+  const { sid, device, method, scope, auth_time, rotated_at, expires_at } = session;
+  const { user_agent, ...origin }: Origin = session.origin === null ? {} : JSON.parse(session.origin);
+  return {
+    sid,
+    device,
+    user_agent: user_agent ?? null,
+    origin,
+    method,
+    scope,
+    created_at: auth_time,
+    last_used_at: Math.floor(rotated_at / 1000),
+    idle_expires_at: idleEnd(rotated_at, rules),
+    absolute_expires_at: absoluteEnd(auth_time, rules),
+    expires_at,
+  };
+}
+
+/**
+ * What of an account's scope a session has. An account that lost a scope since takes it away from its sessions.
+ *
+ * @returns scopes separated by spaces (RFC 6749 section 3.3), or null when there are none
+ */
+export function effectiveScope(ofAccount: string | null, ofSession: string | null): string | null {
+  if (ofSession === null) return ofAccount;
+  const held = new Set(ofAccount?.split(" "));
+  const left = ofSession.split(" ").filter((scope) => held.has(scope));
+  return left.length === 0 ? null : left.join(" ");
 }
 
 function advanced(session: Session, successor: RefreshToken, nowMs: number, rules: SessionRules): Session {
@@ -147,7 +203,15 @@ function advanced(session: Session, successor: RefreshToken, nowMs: number, rule
 }
 
 function expiry(authTime: number, nowMs: number, rules: SessionRules): number {
-  return Math.min(Math.floor(nowMs / 1000) + rules.sessionIdleSeconds, authTime + rules.sessionMaxSeconds);
+  return Math.min(idleEnd(nowMs, rules), absoluteEnd(authTime, rules));
+}
+
+function idleEnd(usedMs: number, rules: SessionRules): number {
+  return Math.floor(usedMs / 1000) + rules.sessionIdleSeconds;
+}
+
+function absoluteEnd(authTime: number, rules: SessionRules): number {
+  return authTime + rules.sessionMaxSeconds;
 }
 
 function refuse(code: RefusalCode, detail: string): Rotation {

@@ -1,9 +1,24 @@
 /** One secret is configured. Every use gets a key of its own from it, so that no use can speak for another. */
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { base64url } from "jose";
+
+/**
+ * The secret, and after it, while it is being replaced, the one before. What is written is written with the first; what is read
+ * may have been written with any.
+ */
+export type Secrets = readonly [current: string, ...before: string[]];
 
 /** 256 bits for one use: HMAC-SHA-256 as a pseudorandom function over a label. */
-export function subkey(secret: string, use: "refresh-chain" | "refresh-tag" | "key-wrapping"): Uint8Array<ArrayBuffer> {
+export function subkey(
+  secret: string,
+  use: "refresh-chain" | "refresh-tag" | "key-wrapping" | "secret-name",
+): Uint8Array<ArrayBuffer> {
   return createHmac("sha256", secret).update(`keycard/1/${use}`).digest();
+}
+
+/** Tells one secret from another, and nothing else of it: 64 bits, base64url. */
+export function secretName(secret: string): string {
+  return base64url.encode(subkey(secret, "secret-name").slice(0, 8));
 }
 
 /** Whether two texts are equal, in a time that tells nothing about where they differ or how long they are. */

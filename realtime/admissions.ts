@@ -8,7 +8,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { VerifiedClaims } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
-import { hits, type NodeReceipt, type RevocationEvent, RevocationIndex } from "#contract/revocation";
+import {
+  hits,
+  type NodeReceipt,
+  type RevocationEvent,
+  RevocationIndex,
+  type RevocationTarget,
+} from "#contract/revocation";
 import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
 
@@ -29,6 +35,7 @@ export interface AdmissionsOptions {
   onExpiring(admission: Admission, endsAt: number): void;
   onExpired(sockets: number): void;
   onRevoked(event: RevocationEvent, closed: number): void;
+  onKeyRevoked(issuer: string): void;
 }
 
 /** What is known of one trusted issuer: whom it has revoked, and which sockets its tokens let in. */
@@ -121,6 +128,7 @@ export class Admissions {
     if (known !== undefined) return known;
     const { revocations, sockets } = this.#realm(issuer);
     revocations.merge(event);
+    if (event.targets.some(({ kind }) => kind === "key")) this.#options.onKeyRevoked(issuer);
     const applied = { name, done: this.#enforce(event, sockets.hitBy(event)) };
     this.#applied.set(name, applied);
     if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
@@ -140,6 +148,12 @@ export class Admissions {
     for (const admission of hit) this.#options.onExpiring(admission, Math.floor(Date.now() / 1000) + margin);
     await delay(margin * 1000, undefined, { signal: this.#closing.signal }).catch(() => undefined); // the node closes
     return new Set([...hit].filter(({ claims }) => event.targets.some((target) => hits(target, claims))));
+  }
+
+  /** Whom an event with these targets would hit here. */
+  hitBy(issuer: string, targets: readonly RevocationTarget[]): { readonly sockets: number; readonly sids: string[] } {
+    const hit = this.#realm(issuer).sockets.hitBy({ targets });
+    return { sockets: hit.size, sids: [...new Set([...hit].map(({ claims }) => claims.sid))] };
   }
 
   get sockets(): number {

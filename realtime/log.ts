@@ -4,11 +4,13 @@
  * heartbeat renews this node's lease; a node whose lease has run out by its own clock must trust nothing it knows.
  */
 import type { Redis } from "ioredis";
-import type { ClusterReceipt, NodeReceipt } from "#contract/revocation";
+import type { ClusterReceipt, NodeReceipt, Rehearsal } from "#contract/revocation";
 
 const LOG = "{keycard}:log";
 const BELL = "{keycard}:bell";
 const NODES = "{keycard}:nodes";
+const QUESTIONS = "{keycard}:questions";
+const answerKey = (id: string) => `{keycard}:answer:${id}`;
 const ticketKey = (jti: string) => `{keycard}:ticket:${jti}`;
 const receiptKey = (name: string) => `{keycard}:receipt:${name}`;
 
@@ -16,6 +18,8 @@ const PAGE = 500;
 const COMMAND_TIMEOUT_MS = 2_000;
 const RETRY_MS = 250;
 const ACKS_AT_ONCE = 100;
+const ANSWER_SECONDS = 30;
+const ANSWER_LOOK_MS = 10;
 /** Bell entries remembered before the stream is read that far; forgetting one only means judging it twice. */
 const AHEAD_LIMIT = 10_000;
 
@@ -44,6 +48,11 @@ end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 return {last[1] and last[1][1] or '', redis.call('XRANGE', KEYS[1], '(' .. ARGV[3], '+', 'COUNT', ARGV[4])}`;
 
+/** Nodes whose lease is running. */
+const HOLDERS = `
+local time = redis.call('TIME')
+return redis.call('ZRANGEBYSCORE', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000), '+inf')`;
+
 /** The first word of a node stands, and nothing is written for an event that has been forgotten. */
 const ACKNOWLEDGE = `
 for i, key in ipairs(KEYS) do
@@ -65,7 +74,15 @@ export interface LogOptions {
    * and is then asked again.
    */
   apply(set: string): Promise<{ readonly name: string; readonly done: Promise<NodeReceipt> } | undefined>;
+  /** Counts whom a signed question speaks of; undefined when it is not to be believed. Changes nothing. */
+  count(question: string): Promise<(Count & { readonly id: string }) | undefined>;
   onProblem(message: string, error: unknown): void;
+}
+
+/** What one node says to a question that all were asked. */
+export interface Count {
+  readonly sockets: number;
+  readonly sids: readonly string[];
 }
 
 export interface RevocationLog {
@@ -75,6 +92,8 @@ export interface RevocationLog {
   isCurrent(): boolean;
   /** Puts an event into the cluster's log, durably as far as Redis is. Rejects when Redis cannot take it now. */
   append(name: string, set: string): Promise<void>;
+  /** Asks every node that holds a lease, and adds up what those said that answered in time. */
+  ask(id: string, question: string, waitMs: number): Promise<Rehearsal>;
   /** What the cluster knows of an event; undefined when it knows nothing of it. */
   receipt(name: string, id: string): Promise<ClusterReceipt | undefined>;
   /** Uses a ticket up. Resolves to whether it was unused until now; rejects when Redis cannot tell. */
@@ -199,7 +218,22 @@ export function createLog(options: LogOptions): RevocationLog {
     }, heartbeatMs);
   }
 
-  bell.on("message", (_channel: string, message: string) => {
+  async function answer(question: string): Promise<void> {
+    const count = await options.count(question);
+    if (count === undefined) return;
+    const key = answerKey(count.id);
+    const sids = `${key}:sids`;
+    const pipeline = commands.pipeline();
+    for (let i = 0; i < count.sids.length; i += PAGE) pipeline.pfadd(sids, ...count.sids.slice(i, i + PAGE));
+    pipeline.expire(sids, ANSWER_SECONDS).hset(key, node, count.sockets).expire(key, ANSWER_SECONDS);
+    await pipeline.exec();
+  }
+
+  bell.on("message", (channel: string, message: string) => {
+    if (channel === QUESTIONS) {
+      answer(message).catch((error: unknown) => onProblem("a question could not be answered", error));
+      return;
+    }
     const space = message.indexOf(" ");
     const entry = message.slice(0, space);
     const set = message.slice(space + 1);
@@ -214,7 +248,7 @@ export function createLog(options: LogOptions): RevocationLog {
 
   async function replay(): Promise<void> {
     // The bell first: what is appended while the stream is read would be missed otherwise until the next heartbeat.
-    await bell.subscribe(BELL);
+    await bell.subscribe(BELL, QUESTIONS);
     while (await follow(false));
     await beat();
   }
@@ -237,6 +271,22 @@ export function createLog(options: LogOptions): RevocationLog {
     isCurrent: () => performance.now() < leaseEnd && unsettled.size === 0,
     async append(name, set) {
       await commands.eval(APPEND, 3, LOG, NODES, receiptKey(name), set, BELL, retentionMs);
+    },
+    async ask(id, question, waitMs) {
+      const nodes = await commands.eval(HOLDERS, 1, NODES);
+      const expected = nodes as string[];
+      await commands.publish(QUESTIONS, question);
+      const until = performance.now() + waitMs;
+      for (;;) {
+        const said = await commands.hgetall(answerKey(id));
+        const silent = expected.filter((holder) => !(holder in said));
+        if (silent.length > 0 && performance.now() < until) {
+          await new Promise((resolve) => setTimeout(resolve, ANSWER_LOOK_MS));
+          continue;
+        }
+        const sockets = Object.values(said).reduce((sum, count) => sum + Number(count), 0);
+        return { sockets, sessions: await commands.pfcount(`${answerKey(id)}:sids`), silent };
+      }
     },
     async receipt(name, id) {
       return clusterReceipt(id, await commands.hgetall(receiptKey(name)));

@@ -15,6 +15,7 @@ import type { Redis } from "ioredis";
 import type { Namespace, Server } from "socket.io";
 import { TICKET_LIFETIME, type VerifiedClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
+import type { Rehearsal } from "#contract/revocation";
 import { Admissions, type Applied, nameOf } from "./admissions.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
 import { createGate, type Limits } from "./limits.ts";
@@ -120,6 +121,8 @@ export interface Door {
   close(): Promise<void>;
 }
 
+/** How long a rehearsal waits for nodes that say nothing. */
+const REHEARSAL_WAIT_MS = 1_000;
 const NO_CREDENTIAL: Credential = { kind: "token", value: undefined };
 /** Failures that an attacker makes; the others happen to honest clients. */
 const SUSPICIOUS: readonly RefusalCode[] = ["token_missing", "token_invalid", "session_mismatch", "origin_forbidden"];
@@ -145,6 +148,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     onExpired: (sockets) => events.emit("expired", { sockets }),
     onRevoked: ({ id, seq, code, decided_at }, closed) =>
       events.emit("revoked", { revocation: id, seq, code, closed, afterMs: Date.now() - decided_at }),
+    onKeyRevoked: (issuer) => verifier.renewKeys(issuer),
   });
   const lobby: Lobby | undefined =
     options.lobby && createLobby({ ...options.lobby, onSeated: watchPackets, onTimeout: timeOut });
@@ -155,6 +159,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     leaseMs: options.leaseMs ?? 5_000,
     retentionMs: options.retentionMs ?? 2 * 60 * 60_000,
     apply: applySigned,
+    count: countSigned,
     onProblem,
   });
   /** Claims of sockets that have been judged on this connection, until they are connected. */
@@ -419,6 +424,22 @@ export function protect(io: Server, options: ProtectOptions): Door {
     }
   }
 
+  async function countSigned(question: string) {
+    try {
+      const { issuer, id, targets } = await verifier.rehearsal(question);
+      return { id, ...admissions.hitBy(issuer, targets) };
+    } catch (thrown) {
+      events.emit("ignored", { detail: toRefusal(thrown).detail });
+      return undefined;
+    }
+  }
+
+  /** Whom a revocation would hit in the whole cluster. @throws {Refusal} when no trusted issuer asks */
+  async function rehearse(question: string): Promise<Rehearsal> {
+    const { id } = await verifier.rehearsal(question);
+    return await log.ask(id, question, REHEARSAL_WAIT_MS);
+  }
+
   /** Acts on it here at once; says yes only when Redis has it for the others. */
   async function accept(set: string): Promise<void> {
     const { issuer, event } = await verifier.revocation(set);
@@ -503,6 +524,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     ready: () => started,
     receive: createReceiver({
       accept,
+      rehearse,
       authorizeQuery: (token) => verifier.receiptQuery(token),
       receipt: (issuer, id) => log.receipt(nameOf(issuer, id), id),
       health,

@@ -2,8 +2,13 @@
  * The HTTP side of a node: takes in events (push delivery, RFC 8935), answers receipt queries, and says how it is.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { type Refusal, toRefusal } from "#contract/refusal";
-import { type ClusterReceipt, SECURITY_EVENT_MEDIA_TYPE } from "#contract/revocation";
+import { Refusal, toRefusal } from "#contract/refusal";
+import {
+  type ClusterReceipt,
+  REHEARSAL_MEDIA_TYPE,
+  type Rehearsal,
+  SECURITY_EVENT_MEDIA_TYPE,
+} from "#contract/revocation";
 
 const MAX_EVENT_BYTES = 16_384;
 const BODY_TIMEOUT_MS = 5_000;
@@ -20,6 +25,8 @@ export interface Health {
 export interface ReceiverOptions {
   /** Judges a Security Event Token and makes it durable for the cluster. @throws {Refusal} */
   accept(set: string): Promise<void>;
+  /** Says whom a revocation would hit. @throws {Refusal} when no trusted issuer asks */
+  rehearse(question: string): Promise<Rehearsal>;
   /** Resolves to the issuer whose events are asked about. @throws {Refusal} when the query was not signed by a trusted issuer */
   authorizeQuery(token: unknown): Promise<string>;
   receipt(issuer: string, id: string): Promise<ClusterReceipt | undefined>;
@@ -39,6 +46,7 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     if (pathname === "/healthz") return only(request, "GET", () => ({ status: 200, body: { status: "ok" } }));
     if (pathname === "/readyz") return only(request, "GET", readiness);
     if (pathname === "/events") return only(request, "POST", () => takeEvent(request));
+    if (pathname === "/rehearsals") return only(request, "POST", () => rehearse(request));
     const receipt = /^\/receipts\/([\w-]{1,64})$/.exec(pathname);
     if (receipt?.[1] === undefined) return undefined;
     const id = receipt[1];
@@ -64,6 +72,16 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     }
   }
 
+  async function rehearse(request: IncomingMessage): Promise<Answer> {
+    const question = mediaTypeOf(request) === REHEARSAL_MEDIA_TYPE ? await readBody(request) : undefined;
+    if (question === undefined) return refused(new Refusal("request_malformed"));
+    try {
+      return { status: 200, body: await options.rehearse(question) };
+    } catch (error) {
+      return refused(toRefusal(error));
+    }
+  }
+
   function refusedDelivery(refusal: Refusal): Answer {
     if (refusal.status >= 500) {
       options.onProblem("an event could not be taken in", refusal);
@@ -79,8 +97,7 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     try {
       issuer = await options.authorizeQuery(bearer);
     } catch (error) {
-      const refusal = toRefusal(error);
-      return { status: refusal.status, body: refusal.answer(), headers: { "www-authenticate": "Bearer" } };
+      return refused(toRefusal(error));
     }
     const receipt = await settled(issuer, id, Math.min(Math.max(Number(wait) || 0, 0), MAX_WAIT_MS));
     return receipt === undefined ? { status: 404 } : { status: 200, body: receipt };
@@ -108,6 +125,11 @@ export function createReceiver(options: ReceiverOptions): Receiver {
       .then((outcome) => send(request, response, outcome));
     return true;
   };
+}
+
+function refused(refusal: Refusal): Answer {
+  const headers: Record<string, string> = refusal.status === 401 ? { "www-authenticate": "Bearer" } : {};
+  return { status: refusal.status, body: refusal.answer(), headers };
 }
 
 function only(request: IncomingMessage, method: string, answer: () => Answer | Promise<Answer>) {

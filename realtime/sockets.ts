@@ -64,9 +64,9 @@ export class SocketIndex {
   }
 
   /** The sockets that an event hits, each once. */
-  hitBy(event: RevocationEvent): Set<Admission> {
+  hitBy({ targets }: Pick<RevocationEvent, "targets">): Set<Admission> {
     const hit = new Set<Admission>();
-    for (const target of event.targets) for (const admission of this.#holders(target)) hit.add(admission);
+    for (const target of targets) for (const admission of this.#holders(target)) hit.add(admission);
     return hit;
   }
 

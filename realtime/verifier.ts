@@ -14,7 +14,13 @@ import {
   verifyTyped,
 } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
-import { RECEIPT_QUERY_TYPE, type RevocationEvent, verifyRevocation } from "#contract/revocation";
+import {
+  RECEIPT_QUERY_TYPE,
+  type RevocationEvent,
+  type RevocationTarget,
+  verifyRehearsal,
+  verifyRevocation,
+} from "#contract/revocation";
 import { type ForeignTokens, verifyForeignToken } from "./foreign-token.ts";
 
 export interface TrustedIssuer {
@@ -49,6 +55,14 @@ export interface Verifier {
   ticket(ticket: unknown): ReturnType<typeof verifyTicket>;
   /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of. */
   revocation(set: unknown, fromLog?: boolean): Promise<{ readonly issuer: string; readonly event: RevocationEvent }>;
+  /** @throws {Refusal} see {@link verifyRehearsal} */
+  rehearsal(question: unknown): Promise<{
+    readonly issuer: string;
+    readonly id: string;
+    readonly targets: readonly RevocationTarget[];
+  }>;
+  /** Asks an issuer for its keys now: one of them was retired, and must not be believed any longer. */
+  renewKeys(issuer: string): void;
   /** Whose events a query that a trusted issuer signed asks about. @throws {Refusal} */
   receiptQuery(token: unknown): Promise<string>;
   close(): void;
@@ -123,6 +137,13 @@ export function createVerifier(options: VerifierOptions): Verifier {
       const { keys, rules, about } = chosen(controllers, set);
       return { issuer: about, event: await verifyRevocation(set, fromLog ? keys.getForLog : keys.get, rules) };
     },
+    async rehearsal(question) {
+      const { keys, rules, about } = chosen(controllers, question);
+      return { issuer: about, ...(await verifyRehearsal(question, keys.get, rules)) };
+    },
+    renewKeys(issuer) {
+      for (const { keys, about } of controllers.values()) if (about === issuer) keys.renew();
+    },
     async receiptQuery(token) {
       const { keys, rules, about } = chosen(controllers, token);
       await verifyTyped(RECEIPT_QUERY_TYPE, token, keys.get, rules);
@@ -154,6 +175,8 @@ function claimedIssuer(token: string): string {
 
 interface KeySet {
   ready(): Promise<void>;
+  /** Asks now, whenever it last did. */
+  renew(): void;
   readonly get: JWTVerifyGetKey;
   /** Asks for an unknown key even if somebody has just asked for another: nobody sends what is in the log again. */
   readonly getForLog: JWTVerifyGetKey;
@@ -163,7 +186,7 @@ interface KeySet {
 /** Keys that were configured, and are there from the start. */
 function givenKeys(keys: JSONWebKeySet): KeySet {
   const get = createLocalJWKSet(keys);
-  return { get, getForLog: get, ready: () => Promise.resolve(), close: () => undefined };
+  return { get, getForLog: get, ready: () => Promise.resolve(), renew: () => undefined, close: () => undefined };
 }
 
 const FETCH_TIMEOUT_MS = 3_000;
@@ -231,6 +254,7 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
   return {
     get: getFor(false),
     getForLog: getFor(true),
+    renew: () => void renew(),
     async ready() {
       while (find === undefined && !stopping.signal.aborted) {
         if (await renew()) return;

@@ -17,6 +17,7 @@ interface RefusalRule {
 
 export const REFUSALS = {
   credentials_wrong: { status: 401, advice: "login", message: "The login name or the password is wrong." },
+  account_disabled: { status: 403, advice: "fix", message: "The account is disabled." },
   token_missing: { status: 401, advice: "login", message: "A token is required." },
   token_invalid: { status: 401, advice: "login", message: "The token is not valid here." },
   token_expired: { status: 401, advice: "refresh", message: "The access token has expired." },
@@ -31,12 +32,18 @@ export const REFUSALS = {
   session_mismatch: { status: 403, advice: "fix", message: "The token belongs to another session." },
   scope_insufficient: { status: 403, advice: "fix", message: "The token does not allow this." },
   origin_forbidden: { status: 403, advice: "fix", message: "Requests from this origin are not accepted." },
+  client_invalid: { status: 401, advice: "fix", message: "The client could not be authenticated." },
+  client_unauthorized: { status: 400, advice: "fix", message: "The client may not do this." },
+  grant_unsupported: { status: 400, advice: "fix", message: "The grant type is not supported." },
+  scope_invalid: { status: 400, advice: "fix", message: "The scope is unknown or more than may be given." },
   too_many_attempts: { status: 429, advice: "wait", message: "Too many attempts." },
   request_malformed: { status: 400, advice: "fix", message: "The request is malformed." },
   request_too_large: { status: 413, advice: "fix", message: "The request is too large." },
   media_type_unsupported: { status: 415, advice: "fix", message: "The content type is not supported." },
   method_not_allowed: { status: 405, advice: "fix", message: "The method is not allowed here." },
   not_found: { status: 404, advice: "fix", message: "There is nothing here by that name." },
+  idempotency_mismatch: { status: 422, advice: "fix", message: "The Idempotency-Key was used for another request." },
+  unprocessable: { status: 422, advice: "fix", message: "The request is understood but cannot be carried out." },
   conflict: { status: 409, advice: "fix", message: "That exists already." },
   unavailable: { status: 503, advice: "retry", message: "The service cannot answer right now." },
   internal: { status: 500, advice: "retry", message: "Something went wrong." },
@@ -63,10 +70,19 @@ export interface UnauthorizedErrorData extends RefusalAnswer {
   readonly type: "UnauthorizedError";
 }
 
+/** What is wrong with one member of a request: which one and why, never what stood there. */
+export interface MemberProblem {
+  /** Names joined by dots, as in `target.sub`; `body` for the whole. */
+  readonly member: string;
+  readonly problem: string;
+}
+
 export interface RefusalOptions {
   /** For the log, never for the wire. */
   readonly detail?: string | undefined;
   readonly retryAfterSeconds?: number | undefined;
+  /** Shown to whoever asked, so that they can mend the request. */
+  readonly problems?: readonly MemberProblem[] | undefined;
   readonly requires?: string | undefined;
   readonly cause?: unknown;
 }
@@ -77,6 +93,7 @@ export class Refusal extends Error {
   readonly code: RefusalCode;
   readonly detail: string | undefined;
   readonly retryAfterSeconds: number | undefined;
+  readonly problems: readonly MemberProblem[] | undefined;
   readonly requires: string | undefined;
 
   constructor(code: RefusalCode, options: RefusalOptions = {}) {
@@ -84,6 +101,7 @@ export class Refusal extends Error {
     this.code = code;
     this.detail = options.detail;
     this.retryAfterSeconds = options.retryAfterSeconds;
+    this.problems = options.problems;
     this.requires = options.requires;
   }
 

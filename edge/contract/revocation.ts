@@ -17,6 +17,11 @@ export const REVOCATION_EVENT = "urn:keycard:event:revocation";
 /** The `typ` of the token with which the edge asks a cluster for a receipt. */
 export const RECEIPT_QUERY_TYPE = "receipt-query+jwt";
 
+/** The `typ` of the token with which the edge asks a cluster whom a revocation would hit. */
+export const REHEARSAL_TYPE = "rehearsal+jwt";
+/** RFC 7519 section 10.3.1. */
+export const REHEARSAL_MEDIA_TYPE = "application/jwt";
+
 /** Targets that one event may name; larger revocations are several events. */
 export const MAX_TARGETS = 50;
 
@@ -259,6 +264,41 @@ export interface ClusterReceipt {
   readonly expected: readonly string[];
   readonly applied: readonly NodeReceipt[];
   readonly pending: readonly string[];
+}
+
+/** Whom a revocation would hit in one cluster: nothing is done. */
+export interface Rehearsal {
+  readonly sockets: number;
+  /** Sessions that have a socket open. Counted approximately when there are many (HyperLogLog, within about 1 %). */
+  readonly sessions: number;
+  /** Nodes that did not answer in time; what they hold is not in the figures. */
+  readonly silent: readonly string[];
+}
+
+/**
+ * The question, signed like an event but of a type that no node acts on.
+ *
+ * @param envelope times in seconds since the epoch
+ */
+export function signRehearsal(
+  targets: readonly RevocationTarget[],
+  envelope: { readonly issuer: string; readonly audience: string; readonly issuedAt: number; readonly id: string },
+  key: SigningKey,
+): Promise<string> {
+  const { issuer: iss, audience: aud, issuedAt: iat, id: jti } = envelope;
+  return signTyped(REHEARSAL_TYPE, { iss, aud, iat, exp: iat + 60, jti, targets }, key);
+}
+
+/** @throws {Refusal} as {@link verifyRevocation} */
+export async function verifyRehearsal(
+  question: unknown,
+  keys: JWTVerifyGetKey,
+  rules: TokenRules,
+  now: Date = new Date(),
+): Promise<{ readonly id: string; readonly targets: readonly RevocationTarget[] }> {
+  const { jti, targets } = await verifyTyped(REHEARSAL_TYPE, question, keys, rules, now);
+  if (!isName(jti) || !Array.isArray(targets) || targets.length > MAX_TARGETS) throw malformed("not a rehearsal");
+  return { id: jti, targets: targets.map(revocationTarget) };
 }
 
 function malformed(detail: string): Refusal {

@@ -1,14 +1,17 @@
 /** For people and their apps: log in, refresh, log out, look after one's sessions. */
 import { z } from "zod";
-import { Refusal } from "#contract/refusal";
+import { Refusal, toRefusal } from "#contract/refusal";
 import type { Actor, OpenedSession } from "../account.ts";
+import { type Act, audit } from "../audit.ts";
 import { normaliseLogin } from "../credential.ts";
 import { rememberTenant, revocationLog, standingOf } from "../cutoffs.ts";
 import { subjectOf } from "../identifiers.ts";
 import { issueAccessToken, publicKeySet, readAccessToken, signingKey } from "../issuer.ts";
+import { originOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
 import { type RefreshToken, readRefreshToken } from "../session.ts";
 import { clearRefreshCookie, demandTrustedOrigin, giveRefreshCookie, isBrowser, refreshCookie } from "./browser.ts";
+import { scope } from "./names.ts";
 import { bearer, type Exchange, pathPart, readBody } from "./request.ts";
 
 /** A login name in the form in which it names a credential. */
@@ -16,19 +19,67 @@ export const loginName = z.string().max(254).transform(normaliseLogin).pipe(z.st
 export const password = z.string().min(1).max(1024);
 
 const refreshToken = z.string().min(1).max(1024);
-const loginBody = z.strictObject({ login: loginName, password, device: z.string().min(1).max(128).optional() });
-const refreshBody = z.strictObject({ refresh_token: refreshToken.optional() });
-const logoutBody = z.strictObject({
+/** What a person calls the device. */
+export const device = z.string().min(1).max(128);
+export const loginBody = z.strictObject({
+  login: loginName,
+  password,
+  device: device.optional(),
+  scope: scope.optional(),
+});
+export const refreshBody = z.strictObject({ refresh_token: refreshToken.optional() });
+export const logoutBody = z.strictObject({
   refresh_token: refreshToken.optional(),
   scope: z.enum(["local", "others", "global"]).default("local"),
 });
 
 export async function login(c: Exchange): Promise<Response> {
   demandTrustedOrigin(c);
-  const { login, password, device } = await readBody(c, loginBody);
-  const sub = await ask(c.env.CREDENTIAL.getByName(login).verify(password));
-  const opened = await ask(c.env.ACCOUNT.getByName(sub).open(device));
-  return await tokens(c, opened);
+  const { login, password, device, scope } = await readBody(c, loginBody);
+  const by = actOf(c, "unknown");
+  const { sub, passwordGeneration } = await ask(c.env.CREDENTIAL.getByName(login).verify(password, by));
+  const opening = { method: "password", device, scope, origin: originOf(c.req.raw), passwordGeneration } as const;
+  const opened = await recordingFailure(c, "sign_in_failed", sub, () => {
+    return ask(c.env.ACCOUNT.getByName(sub).open(opening));
+  });
+  return await signedIn(c, opened);
+}
+
+/**
+ * The tokens of a session that was just opened.
+ *
+ * @param inCookie as in `tokens`
+ * @param by who opened it, where that was not its holder
+ */
+export async function signedIn(c: Exchange, opened: OpenedSession, inCookie?: boolean, by?: Act): Promise<Response> {
+  const { sub, sid, tid, method } = opened.grant;
+  audit(c.env, { type: "sign_in", ...(by ?? actOf(c, sub)), sub, sid, tid: tid ?? undefined, reason: method });
+  return await tokens(c, opened, inCookie);
+}
+
+/** Who acts, and from where: a person, by the subject that is known or supposed. */
+export function actOf(c: Exchange, sub: string): Act {
+  return { actor: { kind: "user", id: sub }, from: originOf(c.req.raw), request: c.var.requestId };
+}
+
+/**
+ * Does what may be refused, and has the audit trail know if it was.
+ *
+ * @param sub of whom it is known by then
+ */
+export async function recordingFailure<T>(
+  c: Exchange,
+  type: "sign_in_failed" | "password_change_failed",
+  sub: string | undefined,
+  attempt: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await attempt();
+  } catch (error) {
+    const { code } = toRefusal(error);
+    audit(c.env, { type, ...actOf(c, sub ?? "unknown"), sub, reason: code });
+    throw error;
+  }
 }
 
 export async function refresh(c: Exchange): Promise<Response> {
@@ -42,7 +93,8 @@ export async function refresh(c: Exchange): Promise<Response> {
   return await tokens(c, await trade(c, token));
 }
 
-async function trade(c: Exchange, token: RefreshToken): Promise<OpenedSession> {
+/** Trades a refresh token with the account that it names. */
+export async function trade(c: Exchange, token: RefreshToken): Promise<OpenedSession> {
   const sub = subjectOf(token.sid);
   for (;;) {
     const standing = await standingOf(c.env, sub);
@@ -58,7 +110,7 @@ export async function logout(c: Exchange): Promise<Response> {
   if (refreshCookie(c) !== undefined) clearRefreshCookie(c);
   const actor = await actorOf(c, refresh_token);
   const sid = "access" in actor ? actor.access.sid : actor.refresh.sid;
-  await ask(c.env.ACCOUNT.getByName(subjectOf(sid)).logout(actor, scope));
+  await ask(c.env.ACCOUNT.getByName(subjectOf(sid)).logout(actor, scope, actOf(c, subjectOf(sid))));
   return c.body(null, 204);
 }
 
@@ -70,7 +122,7 @@ export async function listSessions(c: Exchange): Promise<Response> {
 
 export async function endSession(c: Exchange): Promise<Response> {
   const { sub, sid, cutoff } = await bearerSession(c);
-  await ask(c.env.ACCOUNT.getByName(sub).endSession(sid, pathPart(c, "sid"), cutoff));
+  await ask(c.env.ACCOUNT.getByName(sub).endSession(sid, pathPart(c, "sid"), cutoff, actOf(c, sub)));
   return c.body(null, 204);
 }
 
@@ -96,7 +148,7 @@ async function actorOf(c: Exchange, named: string | undefined): Promise<Actor> {
 }
 
 /** The session of a bearer whose token the log has not revoked. Whether the session lives is for the Account to say. */
-async function bearerSession(c: Exchange): Promise<{ sub: string; sid: string; cutoff: number }> {
+export async function bearerSession(c: Exchange): Promise<{ sub: string; sid: string; cutoff: number }> {
   const token = bearer(c);
   if (token === undefined) throw new Refusal("token_missing");
   const claims = await readAccessToken(c.env, token);
@@ -106,10 +158,14 @@ async function bearerSession(c: Exchange): Promise<{ sub: string; sid: string; c
   return { sub: claims.sub, sid: claims.sid, cutoff };
 }
 
-async function tokens(c: Exchange, { grant, refreshToken }: OpenedSession): Promise<Response> {
+/** @param inCookie whether the refresh token goes where no script can read it, instead of into the body */
+export async function tokens(
+  c: Exchange,
+  { grant, refreshToken }: OpenedSession,
+  inCookie: boolean = isBrowser(c),
+): Promise<Response> {
   const access = await issueAccessToken(c.env, grant);
   const refreshExpiresIn = Math.max(0, grant.expires_at - Math.floor(Date.now() / 1000));
-  const inCookie = isBrowser(c);
   if (inCookie) giveRefreshCookie(c, refreshToken, refreshExpiresIn);
   return c.json({
     access_token: access.token,

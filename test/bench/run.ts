@@ -1,5 +1,6 @@
 /** `npm run bench -- NAME [--json]`: one measurement, for people or as one JSON document. */
 import { parseArgs } from "node:util";
+import { benchRefresh, printRefreshBench } from "./refresh.ts";
 import { benchRevoke, printRevokeBench } from "./revoke.ts";
 
 interface Bench {
@@ -9,6 +10,13 @@ interface Bench {
 }
 
 const BENCHES: Readonly<Record<string, Bench>> = {
+  refresh: {
+    about: "refreshes per second, beside a bare Worker with one write and one signature",
+    async run(onProgress) {
+      const result = await benchRefresh(onProgress);
+      return { result, print: () => printRefreshBench(result) };
+    },
+  },
   revoke: {
     about: "revocation to last closed socket, beside disconnectSockets",
     async run(onProgress) {

@@ -236,6 +236,8 @@ describe("a well signed token is refused all the same when", () => {
     ["its exp is a string", { exp: `${NOW + 300}` }],
     ["its exp is null", { exp: null }],
     ["its scope is a list", { scope: ["chat"] }],
+    ["its authentication methods are no list", { amr: "pwd" }],
+    ["an authentication method is no text", { amr: ["pwd", 1] }],
     ["its keys are a string", { keys: "device:7" }],
     ["one of its keys is a number", { keys: ["device:7", 7] }],
     ["one of its keys is empty", { keys: [""] }],

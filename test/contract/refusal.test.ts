@@ -19,13 +19,14 @@ describe("the row of", () => {
     expect(message).toMatch(/^[A-Z].*\.$/);
     const advices: Record<number, readonly string[]> = {
       400: ["fix"],
-      401: ["login", "refresh"],
+      401: ["login", "refresh", "fix"],
       403: ["fix"],
       404: ["fix"],
       405: ["fix"],
       409: ["fix"],
       413: ["fix"],
       415: ["fix"],
+      422: ["fix"],
       429: ["wait"],
       500: ["retry"],
       503: ["retry"],

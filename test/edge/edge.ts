@@ -28,8 +28,9 @@ export interface Person {
 export type Headers = Readonly<Record<string, string>>;
 
 export function call(method: string, path: string, body?: unknown, headers: Headers = {}): Promise<Response> {
-  const json = body === undefined ? {} : { "content-type": "application/json" };
-  const text = body === undefined ? null : JSON.stringify(body);
+  const raw = typeof body === "string" || body instanceof URLSearchParams;
+  const json = body === undefined || raw ? {} : { "content-type": "application/json" };
+  const text = body === undefined ? null : raw ? body.toString() : JSON.stringify(body);
   return exports.default.fetch(new Request(ISSUER + path, { method, body: text, headers: { ...json, ...headers } }));
 }
 

@@ -1,4 +1,4 @@
-/** The signing keys: published, kept wrapped, and of the kind that was asked for. */
+/** The signing keys: published, kept wrapped, of the kind that was asked for, replaced in time and retired at once. */
 import { createExecutionContext, evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { createLocalJWKSet, createRemoteJWKSet, customFetch, type JSONWebKeySet, jwtVerify } from "jose";

@@ -1,8 +1,9 @@
 /** The refresh token: rotation, retries, races and theft. Rows of the table in PROTOCOL, "Refresh token". */
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { expect, test } from "vitest";
-import { writeRefreshToken } from "../../edge/session.ts";
+import { expect, test, vi } from "vitest";
+import { ask } from "../../edge/outcome.ts";
+import { readRefreshToken, writeRefreshToken } from "../../edge/session.ts";
 import {
   account,
   bearer,
@@ -146,7 +147,7 @@ test.for<[string, string]>([
 test("a token of ours is not valid where the account is unknown, as after the storage was started anew", async () => {
   const { KEYCARD_SECRET } = env as unknown as { KEYCARD_SECRET: string };
   const token = { sid: `nobody.${"A".repeat(22)}`, position: 0, secret: "A".repeat(43) };
-  const refresh_token = writeRefreshToken(token, KEYCARD_SECRET);
+  const refresh_token = writeRefreshToken(token, [KEYCARD_SECRET]);
   expect(await refusal(await refresh(refresh_token))).toBe("refresh_invalid");
   expect(await refusal(await post("/logout", { refresh_token }))).toBe("refresh_invalid");
 });
@@ -191,14 +192,73 @@ test("nothing that is stored would let anybody refresh", async () => {
 
 test("a refresh writes one row, a retry none", async () => {
   const { refresh_token, sub } = await fresh();
-  const written = (token: string) =>
-    runInDurableObject(account(sub), async (instance, { storage }) => {
-      const [before] = storage.sql.exec<{ n: number }>("SELECT total_changes() AS n").toArray();
-      const [sid, position, secret] = [token.split(".").slice(1, 3).join("."), 0, token.split(".")[4] ?? ""];
-      await instance.refresh({ sid, position, secret }, { tid: null, cutoff: 0 });
-      const [after] = storage.sql.exec<{ n: number }>("SELECT total_changes() AS n").toArray();
-      return (after?.n ?? 0) - (before?.n ?? 0);
+  expect(await rowsWritten(sub, refresh_token)).toBe(1);
+  expect(await rowsWritten(sub, refresh_token)).toBe(0);
+});
+
+/** What a refresh is billed for: the rows of every statement, and one for each change of the alarm. */
+async function rowsWritten(sub: string, text: string): Promise<number> {
+  const { KEYCARD_SECRET } = env as unknown as { KEYCARD_SECRET: string };
+  const token = readRefreshToken(text, [KEYCARD_SECRET]);
+  return await runInDurableObject(account(sub), async (object, { storage }) => {
+    const statements = vi.spyOn<SqlStorage, "exec">(Object.getPrototypeOf(storage.sql), "exec");
+    const alarms = vi.spyOn<DurableObjectStorage, "setAlarm">(Object.getPrototypeOf(storage), "setAlarm");
+    expect(await object.refresh(token, { tid: null, cutoff: 0 })).toHaveProperty("value");
+    const rows = statements.mock.results.map(({ value }) => (value as SqlStorageCursor<never>).rowsWritten);
+    expect(rows.length).toBeGreaterThan(2);
+    vi.restoreAllMocks();
+    return rows.reduce((sum, written) => sum + written, alarms.mock.calls.length);
+  });
+}
+
+test.for(["durable", "perhaps not durable"])(
+  "a crash between the commit and the answer: the retry gets the very same token (%s)",
+  async (kind) => {
+    const { refresh_token, sub } = await fresh();
+    const { KEYCARD_SECRET } = env as unknown as { KEYCARD_SECRET: string };
+    const token = readRefreshToken(refresh_token, [KEYCARD_SECRET]);
+    let lost: string | undefined;
+    const crash = runInDurableObject(account(sub), async (object, state) => {
+      const outcome = await object.refresh(token, { tid: null, cutoff: 0 });
+      lost = "value" in outcome && "refreshToken" in outcome.value ? outcome.value.refreshToken : undefined;
+      if (kind === "durable") await state.storage.sync();
+      state.abort("the machine is gone");
     });
-  expect(await written(refresh_token)).toBe(1);
-  expect(await written(refresh_token)).toBe(0);
+    await expect(crash).rejects.toThrow();
+    expect(lost).toMatch(/^kcr\./);
+    const answer = await refreshed(refresh_token);
+    expect(answer.refresh_token).toBe(lost);
+    expect((await refresh(answer.refresh_token)).status).toBe(200);
+    expect(await isAlive(answer)).toBe(true);
+  },
+);
+
+test("an object that is evicted between any two steps makes no difference to the chain", async () => {
+  let tokens = await fresh();
+  for (let i = 0; i < 4; i++) {
+    const { refresh_token, sub } = tokens;
+    await evictDurableObject(account(sub));
+    tokens = await refreshed(refresh_token);
+    await evictDurableObject(account(sub));
+    expect((await refreshed(refresh_token)).refresh_token).toBe(tokens.refresh_token);
+  }
+  expect(tokens.refresh_token.split(".")[3]).toBe("4");
+});
+
+test.for([
+  ["overloaded", { overloaded: true }],
+  ["away for a moment", { retryable: true }],
+])("an account that is %s is a reason to come again, never to give the session up", async ([, property]) => {
+  const failing = Promise.reject(Object.assign(new Error("the platform says so"), property));
+  await expect(ask(failing)).rejects.toMatchObject({ code: "unavailable", status: 503, retryAfterSeconds: 1 });
+});
+
+test("fifty refreshes at once, over an object that is evicted meanwhile, still leave one chain", async () => {
+  const { refresh_token, sub } = await fresh();
+  const calls = Array.from({ length: 50 }, () => refresh(refresh_token));
+  const [answers] = await Promise.all([Promise.all(calls), evictDurableObject(account(sub))]);
+  for (const answer of answers) expect([200, 503]).toContain(answer.status);
+  const good = await Promise.all(answers.filter(({ ok }) => ok).map((answer) => answer.json<Tokens>()));
+  expect(new Set(good.map((tokens) => tokens.refresh_token)).size).toBe(1);
+  expect((await refresh(good[0]?.refresh_token ?? "")).status).toBe(200);
 });

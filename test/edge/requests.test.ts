@@ -23,7 +23,7 @@ test.for([
   ["POST", "/sessions", "GET, HEAD"],
   ["GET", "/sessions/x", "DELETE"],
   ["POST", "/.well-known/jwks.json", "GET, HEAD"],
-  ["PATCH", "/admin/accounts", "POST"],
+  ["PATCH", "/admin/accounts", "GET, HEAD, POST"],
   ["OPTIONS", "/admin/revocations", "POST"],
 ] as const)("%s %s is not a method of it, and the answer says what is", async ([method, path, allowed]) => {
   const response = await call(method, path);

@@ -1,6 +1,8 @@
 /** Looking after one's sessions: list them, end one, log out here, elsewhere or everywhere. */
 import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
+import { Account } from "../../edge/account.ts";
 import {
   account,
   bearer,
@@ -9,6 +11,7 @@ import {
   login,
   newPerson,
   ok,
+  PASSWORD,
   post,
   receipt,
   refresh,
@@ -163,7 +166,8 @@ test("the twenty-first session ends the one unused for longest, and says so", as
   await runInDurableObject(account(person.sub), (_, { storage }) => {
     storage.sql.exec("UPDATE sessions SET rotated_at = rotated_at - 1000");
   });
-  for (let i = 1; i < 20; i++) await runInDurableObject(account(person.sub), (object) => object.open(undefined));
+  for (let i = 1; i < 20; i++)
+    await runInDurableObject(account(person.sub), (object) => object.open({ method: "password" }));
   const last = await login(person);
   expect((await list(last)).length).toBe(20);
   expect(await isOver(first)).toBe(true);
@@ -196,4 +200,47 @@ test("a session revoked by an administrator is over, and the answer names the re
     target: { kind: "session", sid: tokens.sid },
     reason: "a test",
   });
+});
+
+test("a session shows what is known of the device, and where it is, no closer than the network", async () => {
+  const person = await newPerson();
+  const response = await post(
+    "/login",
+    { login: person.login, password: PASSWORD, device: "phone" },
+    { "user-agent": `App/1.0 ${"x".repeat(400)}`, "cf-connecting-ip": "203.0.113.77" },
+  );
+  const tokens = await ok<Tokens>(response);
+  const [session] = await list(tokens);
+  const { created_at = 0 } = session ?? {};
+  expect(session).toMatchObject({
+    device: "phone",
+    user_agent: `App/1.0 ${"x".repeat(248)}`,
+    origin: { address: "203.0.113.0/24" },
+    method: "password",
+    scope: null,
+    last_used_at: created_at,
+    idle_expires_at: created_at + 1_209_600,
+    absolute_expires_at: created_at + 2_592_000,
+    expires_at: created_at + 1_209_600,
+  });
+  const stored = await runInDurableObject(account(person.sub), (_, { storage }) =>
+    JSON.stringify(storage.sql.exec("SELECT * FROM sessions").toArray()),
+  );
+  expect(stored).not.toContain("203.0.113.77");
+  expect(claims(tokens).amr).toEqual(["pwd"]);
+});
+
+test("how many sessions an account may have is a setting, and lowering it ends the rest in one event", async () => {
+  const { sub } = await newPerson();
+  for (let i = 0; i < 7; i++) await account(sub).open({ method: "backend" });
+  const left = await runInDurableObject(account(sub), async (_, state) => {
+    const smaller = new Account(state, { ...env, SESSIONS_PER_ACCOUNT: "3" } as Env);
+    await smaller.open({ method: "backend" });
+    const outcome = await smaller.summary();
+    return "value" in outcome ? outcome.value.sessions.length : undefined;
+  });
+  expect(left).toBe(3);
+  expect((await announced(sub)).map(({ targets, reason }) => [targets.length, reason])).toEqual([
+    [5, "more than 3 sessions"],
+  ]);
 });

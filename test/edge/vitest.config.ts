@@ -14,6 +14,8 @@ export default defineConfig({
           KEYCARD_SECRET: "a secret that only the tests have, and nobody else",
           ADMIN_TOKEN: "an-admin-token-that-only-the-tests-have",
           ALLOWED_ORIGINS: "https://app.keycard.test, capacitor://localhost",
+          TRUSTED_ISSUERS: JSON.stringify(trustedIssuers(inject<string>("issuerServer"))),
+          TRUSTED_TRANSMITTERS: JSON.stringify(trustedTransmitters(inject<string>("issuerServer"))),
           CLUSTERS: JSON.stringify(clusters(inject<string>("clusterServer"))),
         },
       },
@@ -23,10 +25,26 @@ export default defineConfig({
     name: "edge",
     root: import.meta.dirname,
     include: ["*.test.ts"],
-    globalSetup: ["cluster-server.ts"],
+    globalSetup: ["cluster-server.ts", "issuer-server.ts"],
     silent: "passed-only",
   },
 });
+
+/** `welcome` is given an account for everybody it vouches for. */
+function trustedIssuers(server: string) {
+  return [
+    { issuer: `${server}/welcome`, audience: "the app at the issuer", scope: "chat:read", create: true },
+    { issuer: `${server}/members`, audience: "the app at the issuer", create: false },
+  ];
+}
+
+/** `ours` may name the people of one tenant only. */
+function trustedTransmitters(server: string) {
+  return [
+    { issuer: `${server}/transmitter`, audience: "the edge", jwks_uri: `${server}/transmitter/jwks` },
+    { issuer: `${server}/bound`, audience: "the edge", jwks_uri: `${server}/bound/jwks`, tenant: "ours" },
+  ];
+}
 
 /** `north` has a node that is down, and that is asked first; `south` does as it is told. */
 function clusters(server: string) {

@@ -1,9 +1,10 @@
 import { request as httpRequest } from "node:http";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { RevocationTarget } from "#contract/revocation";
+import { type RevocationTarget, signRehearsal } from "#contract/revocation";
 import { until } from "../../infra/until.ts";
 import {
+  CLUSTER,
   connected,
   linkTo,
   revocationOf,
@@ -15,8 +16,10 @@ import { createSigner, type TestSigner } from "../support/tokens.ts";
 
 let cluster: TestCluster;
 let nodes: TestNode[];
-/** A second key of the issuer. */
+/** Further keys of the issuer, published from the start. */
 let retired: TestSigner;
+let stolen: TestSigner;
+let unpublishStolen: () => void;
 /** Holds the handshakes of `/slow` until it is let go. */
 let letGo = () => {};
 
@@ -24,6 +27,8 @@ beforeAll(async () => {
   cluster = await startCluster();
   retired = await createSigner("ES256", "retired-key");
   cluster.issuer.publish(retired);
+  stolen = await createSigner("ES256", "stolen-key");
+  unpublishStolen = cluster.issuer.publish(stolen);
   nodes = await Promise.all(
     [1, 2, 3].map(() =>
       cluster.startNode({}, (io) => {
@@ -121,6 +126,16 @@ describe("a revocation", () => {
     main.disconnect();
   });
 
+  it("of a key makes every node ask for the issuer's keys again, so that it signs no events either", async () => {
+    for (const node of nodes) await connected(cluster.client(node, await cluster.issuer.token({}, stolen)));
+    unpublishStolen();
+    const before = cluster.issuer.asked();
+    await cluster.revoke(one(), [{ kind: "key", kid: "stolen-key" }]);
+    await until("every node has asked", () => cluster.issuer.asked() >= before + nodes.length);
+    const forged = await cluster.issuer.set(revocationOf([{ kind: "session", sid: "u_x.a" }]), { signer: stolen });
+    await until("it is not believed", async () => (await cluster.push(two(), forged)).status === 400);
+  });
+
   it("counts its sockets once, however often and wherever it is delivered", async () => {
     const sid = "u_twice.a";
     await everywhere({ sid });
@@ -167,6 +182,37 @@ describe("a revocation that asks for another token", () => {
     expect(clients[1]?.history).toEqual(["connect", "unauthorized:token_revoked", "disconnect:io server disconnect"]);
     const receipt = await cluster.receipt(one(), "rev_margin");
     expect(receipt.applied.map(({ closed }) => closed).sort()).toEqual([0, 1, 1]);
+  });
+});
+
+describe("a rehearsal", () => {
+  const ask = async (node: TestNode, question: string) =>
+    fetch(`${node.url}/rehearsals`, { method: "POST", headers: { "content-type": "application/jwt" }, body: question });
+  const questionOf = (targets: readonly RevocationTarget[], signer = cluster.issuer.signer) => {
+    const issuedAt = Math.floor(Date.now() / 1000);
+    const envelope = { issuer: cluster.issuer.url, audience: CLUSTER, issuedAt, id: `q_${Math.random()}` };
+    return signRehearsal(targets, envelope, signer.key);
+  };
+
+  it("says how many sockets and sessions of the whole cluster would go, and throws nobody out", async () => {
+    const tid = "tenant_rehearsed";
+    const first = await everywhere({ tid, sid: "u_r1.a" });
+    const second = await everywhere({ tid, sid: "u_r2.a" });
+    const cutoff = Math.floor(Date.now() / 1000);
+    const tenant = await ask(two(), await questionOf([{ kind: "tenant", tid, cutoff }]));
+    expect(await tenant.json()).toEqual({ sockets: 6, sessions: 2, silent: [] });
+    const session = await ask(three(), await questionOf([{ kind: "session", sid: "u_r1.a" }]));
+    expect(await session.json()).toEqual({ sockets: 3, sessions: 1, silent: [] });
+    for (const client of [...first.clients, ...second.clients]) expect(client.history).toEqual(["connect"]);
+  });
+
+  it("is refused to whom no trusted issuer signed for, and is no event", async () => {
+    const mallory = await createSigner("ES256", "mallory-3");
+    expect((await ask(one(), await questionOf([{ kind: "everyone", cutoff: 1 }], mallory))).status).toBe(401);
+    expect((await ask(one(), await cluster.issuer.token())).status).toBe(401);
+    expect((await cluster.push(one(), await questionOf([{ kind: "everyone", cutoff: 9_000_000_000 }]))).status).toBe(
+      400,
+    );
   });
 });
 

@@ -42,7 +42,7 @@ const REACH: Record<Room, readonly Room[]> = {
   "realtime/client": ["realtime/client", "edge/contract"],
   realtime: ["realtime", "edge/contract"],
   infra: ["infra", "realtime", "edge", "edge/contract"],
-  test: ["test", "infra", "realtime", "edge", "edge/contract"],
+  test: ["test", "infra", "realtime", "realtime/client", "edge", "edge/contract"],
 };
 
 /** Entries: they start things when they are loaded. */

@@ -44,8 +44,8 @@ export interface TestIssuer {
   readonly signer: TestSigner;
   /** How often its keys were asked for. */
   readonly asked: () => number;
-  /** Keys that it publishes besides its own, from now on. */
-  publish(signer: TestSigner): void;
+  /** Publishes another key besides its own, until what is returned is called. */
+  publish(signer: TestSigner): () => void;
   token(claims?: Partial<AccessTokenClaims>, signer?: TestSigner): Promise<string>;
   set(
     event?: Partial<RevocationEvent>,
@@ -76,7 +76,10 @@ export async function createIssuer(): Promise<TestIssuer> {
     url,
     signer,
     asked: () => requests,
-    publish: (other) => void keys.push(other.publicJwk),
+    publish(other) {
+      keys.push(other.publicJwk);
+      return () => void keys.splice(keys.indexOf(other.publicJwk), 1);
+    },
     token(claims, by = signer) {
       const sub = claims?.sub ?? next("u_");
       const iat = nowSeconds();

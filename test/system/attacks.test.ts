@@ -437,7 +437,7 @@ describe("the edge refuses", () => {
     ["POST", "/sessions"],
     ["POST", "/.well-known/jwks.json"],
     ["DELETE", "/admin/revocations"],
-    ["GET", "/admin/accounts"],
+    ["DELETE", "/admin/accounts"],
   ] as const)("%s %s, and says what is allowed", async ([method, path]) => {
     const response = await expectRefused({ method, path }, "method_not_allowed");
     expect(response.headers.get("allow")).toBeTruthy();
