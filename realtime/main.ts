@@ -23,7 +23,14 @@ function configOrExit(): Config {
 }
 
 const config = configOrExit();
-const log = pino({ level: config.LOG_LEVEL, base: { node: config.NODE_NAME } });
+/** Nothing of ours logs these; an app's handlers or a library's error might. */
+const SECRETS = ["token", "authorization", "cookie", "password", "ticket"].flatMap((name) => [
+  name,
+  `*.${name}`,
+  `*.*.${name}`,
+]);
+const redact = { paths: SECRETS, censor: "[redacted]" };
+const log = pino({ level: config.LOG_LEVEL, base: { node: config.NODE_NAME }, redact });
 const node = await startNode(config, log, await loadHandlers(config));
 
 let stopping = false;

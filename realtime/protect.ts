@@ -132,8 +132,11 @@ const MESSAGES_BEFORE_ADMISSION = 50;
 /**
  * Protects every namespace of a Socket.IO server, those made later included. Call it after attaching the server to HTTP and
  * before the app's own middleware, so that nothing runs for a stranger.
+ *
+ * @throws {TypeError} when the server is not attached yet, or a signer is named twice
  */
 export function protect(io: Server, options: ProtectOptions): Door {
+  if (io.engine === undefined) throw new TypeError("attach the Socket.IO server to HTTP before protecting it");
   const node = options.node ?? randomUUID();
   const clockSkewSeconds = options.clockSkewSeconds ?? 5;
   const events = new EventEmitter<DoorEvents>();
@@ -514,8 +517,8 @@ export function protect(io: Server, options: ProtectOptions): Door {
   for (const nsp of io._nsps.values()) guard(nsp);
   io.on("new_namespace", guard);
   verifyRecovered(io);
-  io.engine?.use(watchRequest);
-  io.engine?.on("connection", watchTransport);
+  io.engine.use(watchRequest);
+  io.engine.on("connection", watchTransport);
   const started = verifier.ready().then(() => log.start());
 
   return {

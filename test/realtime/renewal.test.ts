@@ -69,6 +69,24 @@ describe("a socket whose token is about to expire", () => {
   });
 });
 
+describe("a node that is left alone", () => {
+  it("closes a socket at its token's end though Redis and the issuer are both gone", async () => {
+    const alone = await startCluster();
+    const island = await alone.startNode();
+    await island.door.ready();
+    const exp = nowSeconds() + 2;
+    const client = alone.client(island, await alone.issuer.token({ exp }), { reconnection: false });
+    await connected(client);
+    await alone.redis.kill("SIGKILL");
+    await alone.issuer.stop();
+    await until("it is out", () => !client.connected);
+    expect(client.history).toEqual(["connect", "unauthorized:token_expired", "disconnect:transport close"]);
+    expect(Date.now() / 1000).toBeGreaterThanOrEqual(exp);
+    await alone.issuer.start();
+    await alone.stop();
+  });
+});
+
 describe("authenticate on a living socket", () => {
   const rows: readonly (readonly [string, () => unknown, string])[] = [
     ["another person's token", () => cluster.issuer.token(), "session_mismatch"],

@@ -1,5 +1,5 @@
 /**
- * Every credential × transport × namespace rule, and what comes of it. The table is generated from three short lists and
+ * Every credential × transport × namespace rule × client, and what comes of it. The table is generated from three short lists and
  * one rule for each column; a row that behaves otherwise fails by its name.
  */
 import { createServer } from "node:http";
@@ -101,8 +101,12 @@ const table = Object.keys(CREDENTIALS).flatMap((credential) =>
 );
 
 /** Connects once and says what came of it. */
-async function attempt(nsp: string, options: Options): Promise<{ outcome: string; data?: Record<string, unknown> }> {
-  const socket = connect(url + nsp, { forceNew: true, reconnection: false, ...options });
+async function attempt(
+  nsp: string,
+  options: Options,
+  open: typeof connect = connect,
+): Promise<{ outcome: string; data?: Record<string, unknown> }> {
+  const socket = open(url + nsp, { forceNew: true, reconnection: false, ...options });
   try {
     return await new Promise((resolve) => {
       socket.on("connect", () => resolve({ outcome: "connect" }));
@@ -116,9 +120,15 @@ async function attempt(nsp: string, options: Options): Promise<{ outcome: string
 }
 
 describe("the ways in", () => {
-  it.each(table)("%s: %s over %s into %s with %s", async (outcome, credential, transport, nsp, _text, claims) => {
-    const options = CREDENTIALS[credential]?.(await cluster.issuer.token(claims)) ?? {};
-    expect((await attempt(nsp, { transports: [transport], ...options })).outcome).toBe(outcome);
+  describe.each([
+    ["today's", connect],
+    // Its types are its own; what it does on the wire is what counts.
+    ["the oldest 4.x", connectOldest as unknown as typeof connect],
+  ])("with %s socket.io-client", (_version, open) => {
+    it.each(table)("%s: %s over %s into %s with %s", async (outcome, credential, transport, nsp, _text, claims) => {
+      const options = CREDENTIALS[credential]?.(await cluster.issuer.token(claims)) ?? {};
+      expect((await attempt(nsp, { transports: [transport], ...options }, open)).outcome).toBe(outcome);
+    });
   });
 
   it("a refusal names what is required", async () => {
