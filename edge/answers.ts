@@ -74,6 +74,7 @@ const target = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("token"), jti: text }),
   z.object({ kind: z.literal("session"), sid: text }),
   z.object({ kind: z.literal("user"), sub: text, generation: z.int() }),
+  z.object({ kind: z.literal("subject"), sub: text, cutoff: seconds }),
   z.object({ kind: z.literal("tenant"), tid: text, cutoff: seconds }),
   z.object({ kind: z.literal("key"), kid: text }),
   z.object({ kind: z.literal("everyone"), cutoff: seconds }),

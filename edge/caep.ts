@@ -75,7 +75,7 @@ function subjectOf(target: RevocationTarget, event: LoggedEvent, to: Audience): 
   if (to.tid !== undefined && event.tid !== to.tid) return undefined;
   const tenant = event.tid === undefined ? {} : { tenant: opaque(event.tid) };
   if (target.kind === "tenant") return complex({ tenant: opaque(target.tid) });
-  if (target.kind === "user") return complex({ user: own(to, target.sub), ...tenant });
+  if (target.kind === "user" || target.kind === "subject") return complex({ user: own(to, target.sub), ...tenant });
   const sub = target.sid.slice(0, target.sid.lastIndexOf("."));
   return complex({ user: own(to, sub), session: opaque(target.sid), ...tenant });
 }

@@ -72,7 +72,7 @@ export class SocketIndex {
 
   *#holders(target: RevocationTarget): Iterable<Admission> {
     // A retired key has signed for nearly everybody: an index of its own would cost every socket and spare nothing.
-    const key = target.kind === "key" ? "everyone" : keyOf(target);
+    const key = target.kind === "key" ? "everyone" : target.kind === "subject" ? `user:${target.sub}` : keyOf(target);
     for (const admission of this.#byKey.get(key) ?? []) if (hits(target, admission.claims)) yield admission;
   }
 

@@ -33,6 +33,8 @@ export type RevocationTarget =
   | { readonly kind: "token"; readonly jti: string }
   | { readonly kind: "session"; readonly sid: string }
   | { readonly kind: "user"; readonly sub: string; readonly generation: number }
+  /** A user of an issuer that counts no generations: sessions that began by then. */
+  | { readonly kind: "subject"; readonly sub: string; readonly cutoff: number }
   | { readonly kind: "tenant"; readonly tid: string; readonly cutoff: number }
   | { readonly kind: "key"; readonly kid: string }
   | { readonly kind: "everyone"; readonly cutoff: number };
@@ -134,6 +136,7 @@ function revocationTarget(value: unknown): RevocationTarget {
     if (kind === "token" && isName(jti)) return { kind, jti };
     if (kind === "session" && isName(sid)) return { kind, sid };
     if (kind === "user" && isName(sub) && isCount(generation)) return { kind, sub, generation };
+    if (kind === "subject" && isName(sub) && isCount(cutoff)) return { kind, sub, cutoff };
     if (kind === "tenant" && isName(tid) && isCount(cutoff)) return { kind, tid, cutoff };
     if (kind === "key" && isName(kid)) return { kind, kid };
     if (kind === "everyone" && isCount(cutoff)) return { kind, cutoff };
@@ -158,6 +161,8 @@ export function hits(target: RevocationTarget, claims: RevocableClaims): boolean
       return claims.sid === target.sid;
     case "user":
       return claims.sub === target.sub && claims.gen < target.generation;
+    case "subject":
+      return claims.sub === target.sub && claims.auth_time <= target.cutoff;
     case "tenant":
       return claims.tid === target.tid && claims.auth_time <= target.cutoff;
     case "key":
@@ -175,7 +180,7 @@ interface Entry {
 
 /**
  * Everything that one issuer has revoked and that a living token could still meet. The strictest level decides.
- * A check costs six look-ups however much is revoked.
+ * A check costs seven look-ups however much is revoked.
  */
 export class RevocationIndex {
   readonly #entries = new Map<string, Entry>();
@@ -208,6 +213,7 @@ export class RevocationIndex {
       this.#cut("everyone", claims.auth_time) ??
       (claims.tid === undefined ? undefined : this.#cut(`tenant:${claims.tid}`, claims.auth_time)) ??
       this.#cut(`user:${claims.sub}`, claims.gen + 1) ??
+      this.#cut(`subject:${claims.sub}`, claims.auth_time) ??
       this.#entries.get(`session:${claims.sid}`)?.code ??
       (claims.kid === undefined ? undefined : this.#entries.get(`key:${claims.kid}`)?.code) ??
       this.#entries.get(`token:${claims.jti}`)?.code
@@ -234,6 +240,8 @@ export function keyOf(target: RevocationTarget): string {
       return `session:${target.sid}`;
     case "user":
       return `user:${target.sub}`;
+    case "subject":
+      return `subject:${target.sub}`;
     case "tenant":
       return `tenant:${target.tid}`;
     case "key":

@@ -23,7 +23,7 @@ const TIMES = 6;
 const SEEDS = Array.from({ length: 60 }, (_, seed) => seed);
 
 function randomTarget(random: Random): RevocationTarget {
-  switch (random.below(11)) {
+  switch (random.below(12)) {
     case 0:
       return { kind: "everyone", cutoff: random.below(TIMES) };
     case 1:
@@ -36,6 +36,8 @@ function randomTarget(random: Random): RevocationTarget {
     case 6:
     case 7:
       return { kind: "session", sid: random.pick([`${random.pick(SUBS)}.s${random.below(3)}`, SHARED_NAME]) };
+    case 11:
+      return { kind: "subject", sub: random.pick([...SUBS, SHARED_NAME]), cutoff: random.below(TIMES) };
     case 8:
       return { kind: "key", kid: random.pick([...KIDS, SHARED_NAME]) };
     default:
@@ -79,7 +81,7 @@ function indexOf(events: readonly RevocationEvent[]): RevocationIndex {
 
 /** The widest level that hits decides; in it the highest cutoff, and on a tie the lesser code. */
 function oracle(events: readonly RevocationEvent[], claims: RevocableClaims): RevocationCode | undefined {
-  for (const kind of ["everyone", "tenant", "user", "session", "key", "token"] as const) {
+  for (const kind of ["everyone", "tenant", "user", "subject", "session", "key", "token"] as const) {
     const hit = events
       .flatMap((event) => event.targets.map((target) => ({ target, code: event.code })))
       .filter(({ target }) => target.kind === kind && hits(target, claims))
@@ -175,6 +177,9 @@ describe("the rules by example:", () => {
     [{ kind: "user", sub: "u1", generation: 3 }, true],
     [{ kind: "user", sub: "u1", generation: 2 }, false],
     [{ kind: "user", sub: "u", generation: 9 }, false],
+    [{ kind: "subject", sub: "u1", cutoff: 1000 }, true],
+    [{ kind: "subject", sub: "u1", cutoff: 999 }, false],
+    [{ kind: "subject", sub: "u", cutoff: 2000 }, false],
     [{ kind: "tenant", tid: "acme", cutoff: 1000 }, true],
     [{ kind: "tenant", tid: "acme", cutoff: 999 }, false],
     [{ kind: "tenant", tid: "apex", cutoff: 2000 }, false],

@@ -191,6 +191,15 @@ describe("an admin tool with a key of its own, and no edge", () => {
     expect(other.connected).toBe(true);
   });
 
+  it("throws a person out who may come back with a newer token", async () => {
+    const iat = Math.floor(Date.now() / 1000) - 10;
+    const mine = await open({ sub: "auth0|back", iat });
+    expect(await revoke([{ kind: "subject", sub: "auth0|back", cutoff: iat + 5 }])).toBe(202);
+    await until("it is out", () => !mine.connected);
+    expect(await refusalOf(await tokenOf(0, { sub: "auth0|back", iat }))).toBe("connect_error:session_revoked");
+    await open({ sub: "auth0|back" });
+  });
+
   it("speaks for the issuer that it was configured for, and for no other", async () => {
     const elsewhere = cluster.client(node, await tokenOf(3, { sid: "s-shared" }));
     await connected(elsewhere);

@@ -7,6 +7,7 @@ import type { AddressInfo } from "node:net";
 import { Redis } from "ioredis";
 import { Server } from "socket.io";
 import { io as connect, type ManagerOptions, type SocketOptions } from "socket.io-client";
+import { io as connectOldest } from "socket.io-client-oldest";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Door, protect } from "../../realtime/protect.ts";
 import { AUDIENCE, CLUSTER, startCluster, type TestCluster } from "../support/realtime-cluster.ts";
