@@ -13,6 +13,12 @@ export interface Limits {
   readonly failuresPerAddress?: Rate | undefined;
   /** Namespaces that one connection may ask for, whether or not it is let in. Default 20. */
   readonly attemptsPerConnection?: number | undefined;
+  /** Characters or bytes of one message before anybody on its connection is let in. Default 32,768. */
+  readonly bytesBeforeAdmission?: number | undefined;
+  /** How long a connection may stay open with nobody let in, besides what the lobby allows. Default 10,000. */
+  readonly msBeforeAdmission?: number | undefined;
+  /** Origins of the pages that may connect; any unless given. CORS does not cover WebSocket (CWE-1385). */
+  readonly origins?: readonly string[] | undefined;
   /**
    * Addresses and networks (CIDR) of proxies whose `X-Forwarded-For` is believed. Default none: everybody is who the
    * connection comes from.
@@ -28,9 +34,15 @@ export interface Rate {
 const CONNECTIONS: Rate = { burst: 200, perSecond: 20 };
 const FAILURES: Rate = { burst: 50, perSecond: 1 };
 const ATTEMPTS = 20;
+const BYTES_BEFORE_ADMISSION = 32_768;
+const MS_BEFORE_ADMISSION = 10_000;
 const MAX_ADDRESSES = 100_000;
 
 export interface Gate {
+  readonly bytesBeforeAdmission: number;
+  readonly msBeforeAdmission: number;
+  /** @throws {Refusal} `origin_forbidden` */
+  checkOrigin(request: IncomingMessage): void;
   /** Whose request this is: the address that a trusted proxy vouches for, or the connection's own. */
   addressOf(request: IncomingMessage): string;
   /** @throws {Refusal} `too_many_attempts` */
@@ -50,6 +62,13 @@ export function createGate(limits: Limits): Gate {
   const proxies = blockListOf(limits.trustedProxies ?? []);
 
   return {
+    bytesBeforeAdmission: limits.bytesBeforeAdmission ?? BYTES_BEFORE_ADMISSION,
+    msBeforeAdmission: limits.msBeforeAdmission ?? MS_BEFORE_ADMISSION,
+    checkOrigin({ headers: { origin } }) {
+      // Who sends none is no browser, and could write what it likes.
+      if (origin === undefined || limits.origins === undefined || limits.origins.includes(origin)) return;
+      throw new Refusal("origin_forbidden", { detail: "the page is of an origin that is not trusted" });
+    },
     addressOf(request) {
       let address = request.socket.remoteAddress ?? "";
       // From the right: each entry was added by the proxy before, and is believed as long as that one is.

@@ -466,6 +466,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
   }
 
   function mayOpen(request: IncomingMessage): void {
+    gate.checkOrigin(request);
     gate.countConnection(gate.addressOf(request));
     // Refused below Socket.IO, a stock client takes it for a broken connection and tries again by itself.
     demandReady();
@@ -490,14 +491,23 @@ export function protect(io: Server, options: ProtectOptions): Door {
   }
   const lastBearer = new WeakMap<ProtectedSocket["conn"], string>();
 
-  /** A transport on which nobody is let in may say only so much. */
+  /** A transport on which nobody is let in may say only so much, and stay only so long. */
   function watchTransport(conn: ProtectedSocket["conn"]): void {
     let messages = 0;
-    conn.on("packet", ({ type }: { type: string }) => {
+    conn.on("packet", ({ type, data }: { type: string; data?: unknown }) => {
       if (type !== "message" || admittedOn(conn).size > 0) return;
       messages += 1;
-      if (messages > MESSAGES_BEFORE_ADMISSION) conn.close(true);
+      const size = typeof data === "string" || Buffer.isBuffer(data) ? data.length : 0;
+      if (messages > MESSAGES_BEFORE_ADMISSION || size > gate.bytesBeforeAdmission) conn.close(true);
     });
+    const patience = setTimeout(
+      () => {
+        if (admittedOn(conn).size === 0) conn.close(true);
+      },
+      gate.msBeforeAdmission + (options.lobby?.timeoutMs ?? 0),
+    );
+    patience.unref();
+    conn.once("close", () => clearTimeout(patience));
   }
 
   function health(): Health {

@@ -96,6 +96,53 @@ describe("an address that opens too many connections", () => {
   });
 });
 
+describe("a connection on which nobody is let in", () => {
+  const raw = (url: string) => {
+    const socket = new WebSocket(`${url.replace("http", "ws")}/socket.io/?EIO=4&transport=websocket`);
+    const closed = new Promise<void>((resolve) => socket.addEventListener("close", () => resolve()));
+    return { socket, closed };
+  };
+
+  it("is cut off when it says too much at once", async () => {
+    const { url } = await app({ limits: { bytesBeforeAdmission: 1_000 } });
+    const { socket, closed } = raw(url);
+    socket.addEventListener("open", () => socket.send(`40{"token":"${"x".repeat(2_000)}"}`));
+    await closed;
+    expect(await outcomeOf(url, await cluster.issuer.token())).toBe("connect");
+  });
+
+  it("is cut off when it stays too long, while one on which somebody is let in stays", async () => {
+    const { url } = await app({ limits: { msBeforeAdmission: 300 } });
+    const inside = connect(url, { forceNew: true, auth: { token: await cluster.issuer.token() } });
+    await until("it is in", () => inside.connected);
+    await raw(url).closed;
+    expect(inside.connected).toBe(true);
+    inside.disconnect();
+  });
+
+  it.each([["websocket"], ["polling"]])(
+    "is refused over %s when its page is of an origin that is not trusted",
+    async (transport) => {
+      const { url } = await app({ limits: { origins: ["http://app.test"] } });
+      const token = await cluster.issuer.token();
+      const from = (origin: string) => {
+        const socket = connect(url, {
+          forceNew: true,
+          reconnection: false,
+          transports: [transport],
+          auth: { token },
+          extraHeaders: { origin },
+        });
+        return new Promise<string>((resolve) => {
+          socket.on("connect", () => resolve("connect"));
+          socket.on("connect_error", () => resolve("refused"));
+        }).finally(() => socket.disconnect());
+      };
+      expect([await from("http://app.test"), await from("http://evil.test")]).toEqual(["connect", "refused"]);
+    },
+  );
+});
+
 describe("connection state recovery", () => {
   it.each([[{}], [{ skipMiddlewares: true }]])(
     "never skips verification, configured as %j",
