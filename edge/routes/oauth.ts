@@ -209,7 +209,9 @@ async function inspectAccessToken(c: Exchange, text: string): Promise<Introspect
   if (tokenRevoked || claims.auth_time <= cutoff) return undefined;
   const found = await ask(c.env.ACCOUNT.getByName(claims.sub).inspect({ access: { sid: claims.sid } }));
   if (found === null || claims.gen < found.gen) return undefined;
-  return { ...claims, token_type: "Bearer", username: found.login };
+  // Of the token's header, and no claim of it.
+  const { kid: _, ...said } = claims;
+  return { ...said, token_type: "Bearer", username: found.login };
 }
 
 async function inspectClientToken(c: Exchange, text: string): Promise<Introspected | undefined> {
