@@ -13,7 +13,7 @@ export interface Limits {
   readonly failuresPerAddress?: Rate | undefined;
   /** Namespaces that one connection may ask for, whether or not it is let in. Default 20. */
   readonly attemptsPerConnection?: number | undefined;
-  /** Characters or bytes of one message before anybody on its connection is let in. Default 32,768. */
+  /** Characters or bytes of one message before anybody on its connection is let in. Default 65,536. */
   readonly bytesBeforeAdmission?: number | undefined;
   /** How long a connection may stay open with nobody let in, besides what the lobby allows. Default 10,000. */
   readonly msBeforeAdmission?: number | undefined;
@@ -34,7 +34,7 @@ export interface Rate {
 const CONNECTIONS: Rate = { burst: 200, perSecond: 20 };
 const FAILURES: Rate = { burst: 50, perSecond: 1 };
 const ATTEMPTS = 20;
-const BYTES_BEFORE_ADMISSION = 32_768;
+const BYTES_BEFORE_ADMISSION = 65_536;
 const MS_BEFORE_ADMISSION = 10_000;
 const MAX_ADDRESSES = 100_000;
 
