@@ -44,6 +44,11 @@ interface Realm {
   readonly sockets: SocketIndex;
 }
 
+/** @throws {Refusal} `session_mismatch` when a token is of another issuer, person or session */
+export function demandSameSession(before: VerifiedClaims, { iss, sub, sid }: VerifiedClaims): void {
+  if (iss !== before.iss || sub !== before.sub || sid !== before.sid) throw new Refusal("session_mismatch");
+}
+
 export function nameOf(issuer: string, id: string): string {
   return `${issuer} ${id}`;
 }
@@ -102,10 +107,9 @@ export class Admissions {
    * @throws {Refusal} `session_mismatch`, or as `checkLiving`
    */
   renew(admission: Admission, claims: VerifiedClaims): boolean {
-    const { iss, sub, sid, exp } = admission.claims;
-    if (claims.iss !== iss || claims.sub !== sub || claims.sid !== sid) throw new Refusal("session_mismatch");
+    demandSameSession(admission.claims, claims);
     this.checkLiving(claims);
-    if (claims.exp < exp) return false;
+    if (claims.exp < admission.claims.exp) return false;
     this.#leave(admission);
     admission.claims = claims;
     this.#enter(admission);

@@ -16,7 +16,7 @@ import type { Namespace, Server } from "socket.io";
 import { TICKET_LIFETIME, type VerifiedClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
 import type { Rehearsal } from "#contract/revocation";
-import { Admissions, type Applied, nameOf } from "./admissions.ts";
+import { Admissions, type Applied, demandSameSession, nameOf } from "./admissions.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
 import { createGate, type Limits } from "./limits.ts";
 import { createLobby, type Lobby } from "./lobby.ts";
@@ -191,6 +191,9 @@ export function protect(io: Server, options: ProtectOptions): Door {
   async function judge(socket: ProtectedSocket, { kind, value }: Credential): Promise<VerifiedClaims> {
     demandReady();
     const claims = kind === "ticket" ? await redeem(value) : await verifier.accessToken(value);
+    const admission = admissions.of(socket);
+    // Before the rules: what another session may do says nothing about this one.
+    if (admission !== undefined) demandSameSession(admission.claims, claims);
     await demand(rulesFor(socket.nsp.name, options.require, options.namespaces ?? []), claims, socket);
     // After the last wait: what was revoked meanwhile counts.
     demandReady();
@@ -291,8 +294,15 @@ export function protect(io: Server, options: ProtectOptions): Door {
   async function authenticate(socket: ProtectedSocket, args: unknown[]): Promise<void> {
     const [offered] = args;
     const token = typeof offered === "object" && offered !== null && "token" in offered ? offered.token : offered;
+    if (renewing.has(socket)) {
+      // The one before it goes on, and decides.
+      acknowledge(
+        args,
+        unauthorizedErrorData(refused(socket, new Refusal("too_many_attempts", { detail: "one at a time" }))),
+      );
+      return;
+    }
     try {
-      if (renewing.has(socket)) throw new Refusal("too_many_attempts", { detail: "one at a time" });
       gate.checkAddress(gate.addressOf(socket.request));
       renewing.add(socket);
       const claims = await judge(socket, { kind: "token", value: typeof token === "function" ? undefined : token });

@@ -65,7 +65,13 @@ export async function startNode(config: Config, log: Logger, handlers: Handlers 
   http.on("request", (request, response) => {
     if (request.url?.startsWith(io.path()) || door.receive(request, response)) return;
     if (request.url === "/metrics" && request.method === "GET") {
-      void metrics.text().then((text) => response.writeHead(200, { "content-type": metrics.contentType }).end(text));
+      metrics.text().then(
+        (text) => response.writeHead(200, { "content-type": metrics.contentType }).end(text),
+        (err: unknown) => {
+          log.error({ err }, "the metrics could not be collected");
+          response.writeHead(500, { "content-length": "0" }).end();
+        },
+      );
       return;
     }
     response.writeHead(404, { "content-length": "0" }).end();

@@ -63,6 +63,17 @@ describe("a client without a token, where the lobby is open", () => {
     expect(client.history).toEqual(["connect", "unauthorized:token_invalid", "disconnect:io server disconnect"]);
   });
 
+  it("is let in by the first of several tokens that it shows at once, and is not closed for its haste", async () => {
+    const client = cluster.client(node, undefined);
+    await connected(client);
+    const token = await cluster.issuer.token({ sub: "u_hasty" });
+    const answers = await Promise.all([1, 2, 3].map(() => client.emitWithAck("authenticate", { token })));
+    expect(answers[0]).toMatchObject({ expires_in: expect.any(Number) });
+    expect(answers.slice(1).map(({ code }) => code)).toEqual(["too_many_attempts", "too_many_attempts"]);
+    expect(await client.emitWithAck("whoami")).toBe("u_hasty");
+    expect(client.history).toEqual(["connect"]);
+  });
+
   it("is not let in by a token that was revoked, and can be revoked once it is in", async () => {
     const sid = "u_lr.a";
     const client = cluster.client(node, undefined);

@@ -134,6 +134,16 @@ describe("the ways in", () => {
     });
   });
 
+  it("another person's token is refused as such, though it lacks the scope as well, and the socket stays", async () => {
+    const token = await cluster.issuer.token({ scope: "chat ops" });
+    const socket = connect(`${url}/ops`, { forceNew: true, auth: { token } });
+    await new Promise((resolve) => socket.once("connect", () => resolve(undefined)));
+    const answer = await socket.emitWithAck("authenticate", { token: await cluster.issuer.token() });
+    expect(answer).toMatchObject({ code: "session_mismatch" });
+    expect(socket.connected).toBe(true);
+    socket.disconnect();
+  });
+
   it("a refusal names what is required", async () => {
     const { data } = await attempt("/ops", { auth: { token: await cluster.issuer.token({ scope: "chat" }) } });
     expect(data).toMatchObject({ code: "scope_insufficient", advice: "fix", requires: "scope ops" });
