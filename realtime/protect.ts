@@ -192,8 +192,11 @@ export function protect(io: Server, options: ProtectOptions): Door {
     demandReady();
     const claims = kind === "ticket" ? await redeem(value) : await verifier.accessToken(value);
     const admission = admissions.of(socket);
-    // Before the rules: what another session may do says nothing about this one.
-    if (admission !== undefined) demandSameSession(admission.claims, claims);
+    if (admission !== undefined) {
+      // Before the rules: what a dead token or another session may do says nothing about this one.
+      admissions.checkLiving(claims);
+      demandSameSession(admission.claims, claims);
+    }
     await demand(rulesFor(socket.nsp.name, options.require, options.namespaces ?? []), claims, socket);
     // After the last wait: what was revoked meanwhile counts.
     demandReady();
