@@ -22,13 +22,14 @@ import {
 } from "./account-table.ts";
 import { type Act, type AuditDraft, AuditOutbox, SYSTEM } from "./audit.ts";
 import { readConfig } from "./config.ts";
+import type { Decision, RevocationDraft } from "./event-table.ts";
 import { linkName, newRevocationId } from "./identifiers.ts";
 import type { Grant } from "./issuer.ts";
 import { logFailure } from "./log.ts";
 import { hasSchema, migrate, migrateExisting } from "./migrations.ts";
 import { Outbox } from "./outbox.ts";
 import { answer, ask, type Outcome } from "./outcome.ts";
-import { type Decision, type Order, REVOCATION_LOG_NAME, type RevocationDraft } from "./revocation-log.ts";
+import { type Order, REVOCATION_LOG_NAME } from "./revocation-log.ts";
 import {
   beginSession,
   effectiveScope,

@@ -87,6 +87,11 @@ const clusterLine = z.object({
   expected: z.array(text),
   applied: z.array(z.object({ node: text, applied_at: milliseconds, closed: z.int() })),
   pending: z.array(text),
+  fenced: z
+    .array(z.object({ node: text, fenced_at: milliseconds }))
+    .describe("Nodes that gave no word, but whose lease is over, and their sockets with it."),
+  expired: z.literal(true).optional().describe("No token that it hits is alive any more, whoever is still pending."),
+  enforced_at: milliseconds.optional(),
 });
 const receipt = z.object({
   id: text,
@@ -98,15 +103,19 @@ const receipt = z.object({
   margin: z.int().optional(),
   seq: z.int().optional(),
   created_at: milliseconds,
-  state: z.enum(["pending", "delivered", "applied", "no_clusters"]),
+  state: z.enum(["pending", "delivered", "enforced", "no_clusters"]),
+  enforced_at: milliseconds.optional(),
   clusters: z.array(clusterLine),
   closed: z.int(),
+  proof: text
+    .optional()
+    .describe("Once enforced: a JWT `typ: revocation-receipt+jwt` with the receipt, by a key of `purpose` events."),
 });
 const bulkReceipt = z.object({
   id: text,
   reason: text,
   created_at: milliseconds,
-  state: z.enum(["pending", "decided", "delivered"]),
+  state: z.enum(["pending", "decided", "delivered", "enforced"]),
   users: z.int(),
   revoked: z.int(),
   not_found: z.int(),
@@ -129,6 +138,8 @@ const rehearsal = z.object({
 });
 export const revocation = { accepted: receipt, rehearsed: rehearsal, bulk: bulkReceipt };
 export const anyReceipt = z.union([receipt, bulkReceipt]);
+
+export const feedPage = text.describe("A JWT `typ: revocations+jwt`, signed for the cluster that asks.");
 
 export const client = z.object({
   client_id: text,
@@ -170,6 +181,7 @@ const auditRecord = z.object({
   client: text.optional(),
   kid: text.optional(),
   reason: text.optional(),
+  receipt: text.optional().describe("The proof of a revocation that was enforced."),
   from: origin.extend({ user_agent: text.optional() }).optional(),
   request: text.optional(),
 });

@@ -29,6 +29,7 @@ import {
   streamStatus,
   verifyStream,
 } from "./routes/event-streams.ts";
+import { followRevocations } from "./routes/feed.ts";
 import { revokeGlobally } from "./routes/global-token-revocation.ts";
 import { listKeys, rotateKeys } from "./routes/keys.ts";
 import { endSession, healthz, jwks, listSessions, login, logout, refresh } from "./routes/login.ts";
@@ -68,6 +69,7 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/openapi.json", { GET: openApi }],
   ["/docs", { GET: docs }],
   ["/healthz", { GET: healthz }],
+  ["/revocations", { GET: followRevocations }],
   ["/admin/accounts", { GET: findAccount, POST: createAccount }],
   ["/admin/accounts/:sub", { GET: showAccount, PATCH: changeAccount, DELETE: deleteAccount }],
   ["/admin/sessions", { POST: openSession }],

@@ -42,6 +42,8 @@ const SCHEMA = [
 
 /** Records that one call looks through; where more are to be looked at it says where to go on. */
 const MAX_SCAN = 20_000;
+/** Characters of the records in one page, unless a single record has more. */
+const MAX_PAGE_LENGTH = 8 * 1024 * 1024;
 const MAX_TRUNCATED = 5_000;
 const DAY_MS = 86_400_000;
 const AFTER_FAILURE_MS = 60_000;
@@ -131,15 +133,20 @@ export class AuditTrail extends DurableObject<Env> {
     const candidates = `SELECT position, record, hash FROM records WHERE position > ? AND ${by} = ? ORDER BY position LIMIT ?`;
     const records: AuditRecord[] = [];
     let scanned = 0;
+    let length = 0;
     let last = query.after;
     for (const row of this.ctx.storage.sql.exec<RecordRow>(candidates, query.after, value, MAX_SCAN)) {
       const record: AuditRecord = { ...JSON.parse(row.record), hash: row.hash };
       scanned++;
       last = row.position;
-      if (fits(record, query)) records.push(record);
-      if (records.length === query.limit) break;
+      if (fits(record, query)) {
+        records.push(record);
+        length += row.record.length;
+      }
+      if (records.length === query.limit || length > MAX_PAGE_LENGTH) break;
     }
-    const more = (records.length === query.limit || scanned === MAX_SCAN) && last < this.#end("head").position;
+    const isFull = records.length === query.limit || length > MAX_PAGE_LENGTH || scanned === MAX_SCAN;
+    const more = isFull && last < this.#end("head").position;
     return { records, ...(more ? { next: last } : {}) };
   }
 

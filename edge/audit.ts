@@ -29,6 +29,7 @@ export const AUDIT_TYPES = [
   "account_deleted",
   "account_linked",
   "revocation",
+  "revocation_enforced",
   "key_created",
   "key_rotated",
   "key_retired",
@@ -67,6 +68,8 @@ export interface AuditEntry {
   readonly kid?: string | undefined;
   /** How many there were, or of which kind; for those who read it. At most 500 characters. */
   readonly reason?: string | undefined;
+  /** Of a revocation that was enforced: its receipt, signed. Some hundred characters for each node. */
+  readonly receipt?: string | undefined;
   readonly from?: Origin | undefined;
   /** `X-Request-Id` of the answer. */
   readonly request?: string | undefined;
@@ -98,8 +101,9 @@ export const AUDIT_OUTBOX_SCHEMA =
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 60_000;
 const MAX_REASON = 500;
-/** Entries in one call. */
+/** Entries in one call, and about how many characters: a receipt can be long. */
 const BATCH = 100;
+const BATCH_LENGTH = 4 * 1024 * 1024;
 
 /** The acts of nobody in particular. */
 export const SYSTEM: AuditActor = { kind: "system", id: "edge" };
@@ -154,8 +158,7 @@ export class AuditOutbox {
   async #tell(): Promise<void> {
     try {
       for (;;) {
-        const query = "SELECT id, entry FROM audit_outbox LIMIT ?";
-        const rows = this.#sql.exec<{ id: string; entry: string }>(query, BATCH).toArray();
+        const rows = this.#batch();
         if (rows.length === 0) break;
         await ask(this.#append(rows.map(({ entry }) => JSON.parse(entry))));
         for (const { id } of rows) this.#sql.exec("DELETE FROM audit_outbox WHERE id = ?", id);
@@ -165,6 +168,20 @@ export class AuditOutbox {
       this.#failures++;
       logFailure("the audit trail did not take what it is owed", {}, error);
     }
+  }
+
+  #batch(): { id: string; entry: string }[] {
+    const rows: { id: string; entry: string }[] = [];
+    let length = 0;
+    for (const row of this.#sql.exec<{ id: string; entry: string }>(
+      "SELECT id, entry FROM audit_outbox LIMIT ?",
+      BATCH,
+    )) {
+      length += row.entry.length;
+      if (rows.length > 0 && length > BATCH_LENGTH) break;
+      rows.push(row);
+    }
+    return rows;
   }
 }
 

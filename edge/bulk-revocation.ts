@@ -23,8 +23,11 @@ export interface BulkReceipt {
   readonly id: string;
   readonly reason: string;
   readonly created_at: number;
-  /** `pending` while users remain, `decided` when none do, `delivered` once every cluster has taken every event. */
-  readonly state: "pending" | "decided" | "delivered";
+  /**
+   * `pending` while users remain, `decided` when none do, `delivered` once every cluster has taken every event, `enforced` once every
+   * cluster has enforced every one.
+   */
+  readonly state: "pending" | "decided" | "delivered" | "enforced";
   readonly users: number;
   readonly revoked: number;
   /** Users that do not exist, or are of another tenant than the client is bound to. */
@@ -169,12 +172,15 @@ export class BulkRevocation extends DurableObject<Env> {
   async #receipt(): Promise<BulkReceipt> {
     const row = this.#row();
     if (row === undefined) throw new Refusal("not_found", { detail: "no such bulk revocation" });
-    const { events, clusters } = await ask(this.env.REVOCATION_LOG.getByName(REVOCATION_LOG_NAME).batch(row.id));
+    const { events, enforced, clusters } = await ask(
+      this.env.REVOCATION_LOG.getByName(REVOCATION_LOG_NAME).batch(row.id),
+    );
     const { id, users, revoked, not_found, created_at } = row;
     const order: BulkOrder = JSON.parse(row.body);
     const remaining = users - revoked - not_found;
     const told = events >= revoked && clusters.every(({ delivered }) => delivered >= revoked);
-    const state = remaining > 0 ? "pending" : told ? "delivered" : "decided";
+    const over = events >= revoked && clusters.length > 0 && enforced >= revoked;
+    const state = remaining > 0 ? "pending" : over ? "enforced" : told ? "delivered" : "decided";
     return { id, reason: order.reason, created_at, state, users, revoked, not_found, remaining, clusters };
   }
 

@@ -3,12 +3,9 @@
  * share one Redis, so that any of them will do; they are tried in turn, the one that answered last first.
  */
 import { z } from "zod";
-import {
-  type ClusterReceipt,
-  REHEARSAL_MEDIA_TYPE,
-  type Rehearsal,
-  SECURITY_EVENT_MEDIA_TYPE,
-} from "#contract/revocation";
+import { type ClusterReceipt, JWT_MEDIA_TYPE, MAX_NODES, verifyReceipts } from "#contract/cluster";
+import { toRefusal } from "#contract/refusal";
+import { REHEARSAL_MEDIA_TYPE, type Rehearsal, SECURITY_EVENT_MEDIA_TYPE } from "#contract/revocation";
 import { parseJson, readAtMost } from "./bounded-body.ts";
 import type { ClusterConfig } from "./config.ts";
 
@@ -16,7 +13,8 @@ const TIMEOUT_MS = 5_000;
 /** How long one node is waited for before the next is tried as well. */
 const HEDGE_MS = 250;
 const MAX_ANSWER_BYTES = 256 * 1024;
-const MAX_NODES = 1_000;
+/** The contract takes no more. */
+const MAX_RECEIPTS_BYTES = 4 * 1024 * 1024;
 const MAX_ERROR_LENGTH = 300;
 
 /** `refused` is about this event and repeating it at once is no use; `later` is about the cluster. */
@@ -25,31 +23,37 @@ export type Push =
   | { readonly taken: false; readonly reason: "refused" | "later"; readonly error: string };
 
 const nodeName = z.string().min(1).max(256);
-const clusterReceipt = z.object({
-  id: z.string().max(256),
-  expected: z.array(nodeName).max(MAX_NODES),
-  applied: z
-    .array(z.object({ node: nodeName, applied_at: z.number().nonnegative(), closed: z.int().nonnegative() }))
-    .max(MAX_NODES),
-  pending: z.array(nodeName).max(MAX_NODES),
-});
 const rehearsal = z.object({
   sockets: z.int().nonnegative(),
   sessions: z.int().nonnegative(),
   silent: z.array(nodeName).max(MAX_NODES),
 });
+/** A question that has been signed, and what its answer must repeat. */
+export interface ReceiptQuestion {
+  readonly token: string;
+  readonly nonce: string;
+  readonly issuer: string;
+}
+
+/** `too_large`: fewer should be asked for at once. */
+export type ReceiptsAnswer =
+  | { readonly receipts: readonly ClusterReceipt[] }
+  | { readonly reason: "too_large" | "later"; readonly error: string };
+
 /** RFC 8935 section 2.4. */
 const deliveryError = z.object({ err: z.string().max(64), description: z.string().optional() });
 
 export class Cluster {
   readonly id: string;
   readonly #endpoints: readonly string[];
+  readonly #secrets: ClusterConfig["secrets"];
   /** Index of the endpoint that answered last. */
   #preferred = 0;
 
-  constructor({ id, endpoints }: ClusterConfig) {
+  constructor({ id, endpoints, secrets }: ClusterConfig) {
     this.id = id;
     this.#endpoints = endpoints;
+    this.#secrets = secrets;
   }
 
   /**
@@ -86,25 +90,43 @@ export class Cluster {
   }
 
   /**
-   * Asks which nodes applied an event, and lets the cluster wait until all have or `waitMs` are over.
-   *
-   * @returns the receipt, or what went wrong. Never throws.
+   * Asks which nodes applied events, and lets the cluster wait until all have or `waitMs` are over. What no node of the cluster has
+   * sealed is no answer. Never throws.
    */
-  async receipt(id: string, bearer: string, waitMs: number): Promise<ClusterReceipt | { readonly error: string }> {
-    let error = "";
+  async receipts({ token, nonce, issuer }: ReceiptQuestion, waitMs: number): Promise<ReceiptsAnswer> {
+    const request = {
+      method: "POST",
+      headers: { "content-type": JWT_MEDIA_TYPE, accept: JWT_MEDIA_TYPE },
+      body: token,
+    };
+    const errors: string[] = [];
     for (const [index, endpoint] of this.#inTurn()) {
-      const url = `${endpoint}/receipts/${encodeURIComponent(id)}?wait=${Math.floor(waitMs)}`;
-      const headers = { authorization: `Bearer ${bearer}`, accept: "application/json" };
-      const result = await exchange(url, { headers }, waitMs + TIMEOUT_MS / 2);
-      const parsed = clusterReceipt.safeParse(result.json);
-      if (result.status === 200 && parsed.success && parsed.data.id === id) {
+      const url = `${endpoint}/receipts?wait=${Math.floor(waitMs)}`;
+      const result = await exchange(url, request, waitMs + TIMEOUT_MS / 2, MAX_RECEIPTS_BYTES);
+      const receipts = await this.#judged(result, { cluster: this.id, issuer, nonce });
+      if (typeof receipts !== "string") {
         this.#preferred = index;
-        return parsed.data;
+        return { receipts };
       }
-      error = `${endpoint}: ${result.status === 200 ? "the receipt is malformed" : failure(result)}`;
-      if (result.status === 404) break;
+      errors.push(`${endpoint}: ${receipts}`);
+      // The others would say as much.
+      if (isTooLarge(result)) return { reason: "too_large", error: errors.join("; ").slice(0, MAX_ERROR_LENGTH) };
     }
-    return { error: error.slice(0, MAX_ERROR_LENGTH) };
+    return { reason: "later", error: errors.join("; ").slice(0, MAX_ERROR_LENGTH) };
+  }
+
+  /** @returns what went wrong, if anything did */
+  async #judged(
+    result: Exchange,
+    asked: Parameters<typeof verifyReceipts>[1],
+  ): Promise<readonly ClusterReceipt[] | string> {
+    if (result.status !== 200 || result.body === undefined) return failure(result);
+    try {
+      return await verifyReceipts(new TextDecoder().decode(result.body), asked, this.#secrets);
+    } catch (error) {
+      const { code, detail } = toRefusal(error);
+      return `the receipts are not good: ${detail ?? code}`;
+    }
   }
 
   /** Asks whom a revocation would hit. Undefined when no node of the cluster can say. Never throws. */
@@ -112,7 +134,7 @@ export class Cluster {
     const headers = { "content-type": REHEARSAL_MEDIA_TYPE, accept: "application/json" };
     for (const [, endpoint] of this.#inTurn()) {
       const result = await exchange(`${endpoint}/rehearsals`, { method: "POST", headers, body: question }, TIMEOUT_MS);
-      const parsed = rehearsal.safeParse(result.json);
+      const parsed = rehearsal.safeParse(jsonOf(result));
       if (result.status === 200 && parsed.success) return parsed.data;
     }
     return undefined;
@@ -139,25 +161,38 @@ async function attempt(index: number, endpoint: string, set: string): Promise<At
 interface Exchange {
   /** 0 when no answer came. */
   readonly status: number;
-  readonly json: unknown;
+  /** Undefined when it is too large, or did not come. */
+  readonly body: Uint8Array | undefined;
   readonly error?: string;
 }
 
 /** One request within bounds of size and time. Never throws, and follows no redirect. */
-export async function exchange(url: string, init: RequestInit, timeoutMs: number): Promise<Exchange> {
+export async function exchange(
+  url: string,
+  init: RequestInit,
+  timeoutMs: number,
+  maxBytes: number = MAX_ANSWER_BYTES,
+): Promise<Exchange> {
   try {
     // A redirect is not followed: it would carry the event, or the bearer token, to somebody who is not configured.
     const response = await fetch(url, { ...init, redirect: "manual", signal: AbortSignal.timeout(timeoutMs) });
-    const bytes = await readAtMost(response.body, MAX_ANSWER_BYTES);
-    return { status: response.status, json: bytes === undefined ? undefined : parseJson(bytes) };
+    return { status: response.status, body: await readAtMost(response.body, maxBytes) };
   } catch (error) {
-    return { status: 0, json: undefined, error: error instanceof Error ? error.message : "no answer" };
+    return { status: 0, body: undefined, error: error instanceof Error ? error.message : "no answer" };
   }
 }
 
 /** What went wrong, for the operator: what the receiver says of it (RFC 8935 section 2.4), or the status. */
-export function failure({ status, json, error }: Exchange): string {
-  const said = deliveryError.safeParse(json);
-  if (said.success) return `HTTP ${status} ${said.data.err} ${said.data.description ?? ""}`.trim();
-  return error ?? `HTTP ${status}`;
+export function failure(result: Exchange): string {
+  const said = deliveryError.safeParse(jsonOf(result));
+  if (said.success) return `HTTP ${result.status} ${said.data.err} ${said.data.description ?? ""}`.trim();
+  return result.error ?? (isTooLarge(result) ? "the answer is too large" : `HTTP ${result.status}`);
+}
+
+function isTooLarge({ status, body }: Exchange): boolean {
+  return status === 200 && body === undefined;
+}
+
+function jsonOf({ body }: Exchange): unknown {
+  return body && parseJson(body);
 }

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { SIGNATURE_ALGORITHMS, type SignatureAlgorithm } from "#contract/access-token";
+import { type ClusterSecrets, MIN_CLUSTER_SECRET } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
 import type { Secrets } from "./subkeys.ts";
 
@@ -11,6 +12,8 @@ export interface ClusterConfig {
   readonly id: string;
   /** Base URLs of its nodes, or of a balancer in front of them. Any one will do. */
   readonly endpoints: readonly string[];
+  /** What its nodes prove themselves with. */
+  readonly secrets: ClusterSecrets;
 }
 
 /** An issuer whose ID tokens open sessions here (RFC 8693). */
@@ -87,6 +90,16 @@ const clusters = z
   .max(64)
   .refine((list) => new Set(list.map(({ id }) => id)).size === list.length, "every cluster needs an id of its own");
 
+const clusterSecret = z.string().min(MIN_CLUSTER_SECRET).max(4096);
+const clusterSecretList = z.union([
+  clusterSecret.transform((current): ClusterSecrets => [current]),
+  z.tuple([clusterSecret, clusterSecret]).refine(([current, previous]) => current !== previous),
+]);
+/** One that is wrong counts as missing, and is told by its cluster: what stands there as a name may be a secret as well. */
+const clusterSecrets = z
+  .record(z.string(), clusterSecretList.optional().catch(undefined))
+  .transform((secrets) => new Map(Object.entries(secrets)));
+
 const trustedIssuers = z
   .array(
     z.strictObject({
@@ -139,6 +152,7 @@ const settings = z
     TRUSTED_TRANSMITTERS: z.string().max(65_536).transform(jsonText).pipe(trustedTransmitters).default([]),
     TRUSTED_ISSUERS: z.string().max(65_536).transform(jsonText).pipe(trustedIssuers).default([]),
     CLUSTERS: z.string().max(65_536).transform(jsonText).pipe(clusters).default([]),
+    CLUSTER_SECRETS: z.string().max(1_048_576).transform(jsonText).pipe(clusterSecrets).default(new Map()),
     ALLOWED_ORIGINS: z.string().max(8192).transform(commaSeparated).pipe(z.array(origin).max(64)).default([]),
     KEYCARD_SECRET: secret,
     KEYCARD_SECRET_PREVIOUS: secret.optional(),
@@ -155,11 +169,39 @@ const settings = z
     path: ["ADMIN_TOKEN"],
     error: "the same as KEYCARD_SECRET",
     when: hasSecret,
+  })
+  .refine((s) => wrongSecrets(s).length === 0, {
+    path: ["CLUSTER_SECRETS"],
+    error: ({ input }) => wrongSecrets(input as ClusterSettings).join(", and "),
+    when: hasClusters,
   });
+
+interface ClusterSettings {
+  readonly CLUSTERS: z.output<typeof clusters>;
+  readonly CLUSTER_SECRETS: z.output<typeof clusterSecrets>;
+}
+
+/** What is wrong with them, the clusters told by their places. */
+function wrongSecrets({ CLUSTERS, CLUSTER_SECRETS }: ClusterSettings): string[] {
+  const needy = CLUSTERS.flatMap(({ id }, index) =>
+    CLUSTER_SECRETS.get(id) === undefined ? [`CLUSTERS.${index}`] : [],
+  );
+  const strange = [...CLUSTER_SECRETS.keys()].some((name) => CLUSTERS.every(({ id }) => id !== name));
+  const form = `at least ${MIN_CLUSTER_SECRET} characters, or such a secret and another one, the one of before`;
+  return [
+    ...(needy.length > 0 ? [`needs ${form}, for ${needy.join(", ")}`] : []),
+    ...(strange ? ["names something that is no cluster"] : []),
+  ];
+}
 
 /** Judged beside the other rules, not after them: all problems are named at once. */
 function hasSecret({ value }: z.core.ParsePayload): boolean {
   return typeof value === "object" && value !== null && "KEYCARD_SECRET" in value && value.KEYCARD_SECRET !== undefined;
+}
+
+function hasClusters({ value, issues }: z.core.ParsePayload): boolean {
+  const wrong = issues.some(({ path }) => path?.[0] === "CLUSTERS" || path?.[0] === "CLUSTER_SECRETS");
+  return !wrong && typeof value === "object" && value !== null && "CLUSTERS" in value && "CLUSTER_SECRETS" in value;
 }
 
 const judged = new WeakMap<object, Config | Refusal>();
@@ -199,7 +241,10 @@ function judge(env: object): Config | Refusal {
     sessionsPerAccount: s.SESSIONS_PER_ACCOUNT,
     trustedIssuers: s.TRUSTED_ISSUERS,
     trustedTransmitters: s.TRUSTED_TRANSMITTERS,
-    clusters: s.CLUSTERS,
+    clusters: s.CLUSTERS.flatMap((cluster) => {
+      const secrets = s.CLUSTER_SECRETS.get(cluster.id);
+      return secrets === undefined ? [] : [{ ...cluster, secrets }];
+    }),
     allowedOrigins: s.ALLOWED_ORIGINS,
     secret: secrets,
     keyRotationDays: s.KEY_ROTATION_DAYS,

@@ -75,6 +75,12 @@ export class Delivery {
     }
   }
 
+  /** The receiver has lost what it had taken, this event and perhaps later ones: the log says so. */
+  again(seq: number): void {
+    this.#cursor = Math.min(this.#cursor, seq - 1);
+    this.kick();
+  }
+
   /** When to kick again, milliseconds since the epoch; undefined when everything is delivered. */
   wakeAt(): number | undefined {
     const now = Date.now();

@@ -19,12 +19,13 @@ import { Refusal } from "#contract/refusal";
 import type { RevocationTarget } from "#contract/revocation";
 import { AUDIT_OUTBOX_SCHEMA, type AuditActor, AuditOutbox, SYSTEM } from "./audit.ts";
 import { readConfig } from "./config.ts";
+import type { RevocationDraft } from "./event-table.ts";
 import { newRevocationId } from "./identifiers.ts";
 import { logFailure } from "./log.ts";
 import { migrate } from "./migrations.ts";
 import { OUTBOX_SCHEMA, Outbox } from "./outbox.ts";
 import { answer, ask, type Outcome } from "./outcome.ts";
-import { REVOCATION_LOG_NAME, type RevocationDraft } from "./revocation-log.ts";
+import { REVOCATION_LOG_NAME } from "./revocation-log.ts";
 import {
   EVENTS_ALGORITHM,
   generateSigningKey,

@@ -9,14 +9,19 @@ export function migrateExisting(storage: DurableObjectStorage, steps: readonly s
   if (hasSchema(storage)) migrate(storage, steps);
 }
 
-/** Brings an object up to date, from nothing if need be, in one transaction. */
-export function migrate(storage: DurableObjectStorage, steps: readonly string[]): void {
+/**
+ * Brings an object up to date, from nothing if need be, in one transaction.
+ *
+ * @returns whether it was of an earlier version, and not empty
+ */
+export function migrate(storage: DurableObjectStorage, steps: readonly string[]): boolean {
   const version = storage.kv.get<number>(VERSION_KEY) ?? 0;
-  if (version >= steps.length) return;
+  if (version >= steps.length) return false;
   storage.transactionSync(() => {
     for (const step of steps.slice(version)) storage.sql.exec(step);
     storage.kv.put(VERSION_KEY, steps.length);
   });
+  return version > 0;
 }
 
 export function hasSchema(storage: DurableObjectStorage): boolean {

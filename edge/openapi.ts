@@ -33,13 +33,14 @@ export function openApiDocument(issuer: string): Record<string, unknown> {
 /** The refusals that an operation can end in, its own and those of its kind. */
 export function refusalsOf(operation: Operation): readonly RefusalCode[] {
   const ofBody: RefusalCode[] = ["request_malformed", "request_too_large", "media_type_unsupported"];
-  const ofBearer: RefusalCode[] = ["token_missing", "token_invalid", "token_expired", "token_revoked"];
+  const ofNode: RefusalCode[] = ["token_missing", "token_invalid"];
+  const ofBearer: RefusalCode[] = [...ofNode, "token_expired", "token_revoked"];
   const { access, body, query, refusals = [] } = operation;
   return [
     ...new Set<RefusalCode>([
       ...(body === undefined ? [] : ofBody),
       ...(query === undefined ? [] : (["request_malformed"] as const)),
-      ...(access === "anybody" || access === "client" ? [] : ofBearer),
+      ...(access === "anybody" || access === "client" ? [] : access === "node" ? ofNode : ofBearer),
       ...(access === "bearer" ? (["session_revoked"] as const) : []),
       ...(isScope(access) ? (["scope_insufficient"] as const) : []),
       ...refusals,
@@ -85,13 +86,13 @@ function queryParameters(query: z.ZodType): unknown[] {
   return Object.entries(properties).map(([name, each]) => ({ name, in: "query", required: false, schema: each }));
 }
 
-function successes({ answers }: Operation): Record<string, unknown> {
+function successes({ answers, media = JSON_MEDIA }: Operation): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(answers).map(([status, schema]) => [
       status,
       schema === null
         ? { description: "Done; the body is empty." }
-        : { description: "Done.", content: { [JSON_MEDIA]: { schema: schemaOf(schema) } } },
+        : { description: "Done.", content: { [media]: { schema: schemaOf(schema) } } },
     ]),
   );
 }
@@ -120,6 +121,7 @@ function oauthFailure() {
 function security({ access }: Operation): unknown[] {
   if (access === "anybody") return [];
   if (access === "bearer") return [{ accessToken: [] }];
+  if (access === "node") return [{ nodeToken: [] }];
   if (access === "client") return [{}, { clientSecret: [] }];
   return [{ adminClient: [access] }, { adminToken: [] }];
 }
@@ -128,6 +130,10 @@ function schemes() {
   const scopes = Object.fromEntries(ADMIN_SCOPES.map((scope) => [scope, ""]));
   return {
     accessToken: { type: "http", scheme: "bearer", bearerFormat: "at+jwt", description: "A person's access token." },
+    nodeToken: {
+      ...{ type: "http", scheme: "bearer", bearerFormat: "feed-query+jwt" },
+      description: "A token that a node signs with the secret of its cluster, for one question.",
+    },
     adminToken: { type: "http", scheme: "bearer", description: "ADMIN_TOKEN: every scope, every tenant." },
     adminClient: { type: "oauth2", flows: { clientCredentials: { tokenUrl: "/oauth/token", scopes } } },
     clientSecret: {

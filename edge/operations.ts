@@ -1,5 +1,6 @@
 /** Every operation of the edge: what it is for, who may call it, what goes in and what comes out. The reference is made from this. */
 import { z } from "zod";
+import { JWT_MEDIA_TYPE } from "#contract/cluster";
 import type { RefusalCode } from "#contract/refusal";
 import * as answers from "./answers.ts";
 import type { AdminScope } from "./client.ts";
@@ -14,14 +15,15 @@ import {
 import { auditQuery, verifyQuery } from "./routes/audit.ts";
 import { changedClientBody, newClientBody } from "./routes/client.ts";
 import { PUSH, pollBody, streamBody, streamQuery, streamsQuery, verificationBody } from "./routes/event-streams.ts";
+import { feedQuery } from "./routes/feed.ts";
 import { globalRevocationBody } from "./routes/global-token-revocation.ts";
 import { rotationBody } from "./routes/keys.ts";
 import { loginBody, logoutBody, refreshBody } from "./routes/login.ts";
 import { introspectForm, revokeForm, tokenForm } from "./routes/oauth.ts";
 import { bulkBody, revocationBody } from "./routes/revocation.ts";
 
-/** Who may call: anybody, the holder of an access token, an OAuth client, or an administrator with a scope. */
-export type Access = "anybody" | "bearer" | "client" | AdminScope;
+/** Who may call: anybody, the holder of an access token, an OAuth client, a node of a cluster, or an administrator with a scope. */
+export type Access = "anybody" | "bearer" | "client" | "node" | AdminScope;
 
 export interface Operation {
   readonly tag: "People" | "OAuth" | "Accounts" | "Revocations" | "Administration" | "Signals" | "About";
@@ -30,6 +32,8 @@ export interface Operation {
   readonly body?: { readonly schema: z.ZodType; readonly media: string; readonly example: unknown };
   readonly query?: z.ZodType;
   readonly headers?: readonly (readonly [name: string, description: string])[];
+  /** The media type of what it answers; JSON unless given. */
+  readonly media?: string;
   /** Status → the shape of its body, or null for an empty one. */
   readonly answers: Readonly<Record<number, z.ZodType | null>>;
   /** Refusals besides those that every operation of its kind has. */
@@ -38,7 +42,11 @@ export interface Operation {
 
 const JSON_MEDIA = "application/json";
 const FORM_MEDIA = "application/x-www-form-urlencoded";
-const WAIT = ["Prefer", "`wait=N`: answer when every node has applied it, or after N seconds, at most 10."] as const;
+const WAIT = ["Prefer", "`wait=N`: answer when it is enforced everywhere, or after N seconds, at most 10."] as const;
+const FOLLOW = [
+  "Accept",
+  "`text/event-stream`: an event `receipt` now and at every change, until it is enforced.",
+] as const;
 const ONCE = ["Idempotency-Key", "At most 128 characters: a repetition within a day gets the first answer."] as const;
 const SUB = "u_5XkPz0TqWm2RbN8c";
 const SID = `${SUB}.Zm9vYmFyYmF6cXV4MTIzNA`;
@@ -232,11 +240,17 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     ...{
       tag: "Revocations",
       access: "revocations:read",
-      summary: "The receipt: who has taken and who has applied it.",
+      summary: "The receipt: who has taken and who has enforced it, and the proof.",
     },
-    headers: [WAIT],
+    headers: [WAIT, FOLLOW],
     answers: { 200: answers.anyReceipt },
     refusals: ["not_found"],
+  },
+  "GET /revocations": {
+    ...{ tag: "Revocations", access: "node", summary: "The feed: what a node reads that does without Redis." },
+    query: feedQuery,
+    media: JWT_MEDIA_TYPE,
+    answers: { 200: answers.feedPage },
   },
   "POST /admin/clients": {
     ...{ tag: "Administration", access: "clients:write", summary: "Make an admin client, with a secret or with keys." },

@@ -3,8 +3,9 @@
  * tried at once, and again by the object's alarm until the log has taken it. The log knows a draft by its id, so that
  * telling twice does no harm.
  */
+
+import type { Decision, RevocationDraft } from "./event-table.ts";
 import { logFailure } from "./log.ts";
-import type { Decision, RevocationDraft } from "./revocation-log.ts";
 
 export const OUTBOX_SCHEMA = `CREATE TABLE outbox (
   id TEXT PRIMARY KEY,

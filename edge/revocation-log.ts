@@ -1,24 +1,21 @@
 /**
  * Every revocation in one order, one object for the whole edge: numbered without a gap, stored before anybody is told, pushed to
- * every cluster until it has taken it, and asked about afterwards.
+ * every cluster until it has taken it, read by nodes that do without their Redis, and asked about until no node is left that could
+ * hold a socket which it hits.
  *
  * It is also the one clock for cutoffs: it decides a cutoff and it stamps the beginning of every session, so that "began
  * before" is exact whatever the clocks of the other machines say.
  */
 import { DurableObject } from "cloudflare:workers";
-import { signTyped } from "#contract/access-token";
+import type { FeedPage, FeedQuery } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
-import {
-  RECEIPT_QUERY_TYPE,
-  type RevocationEvent,
-  type RevocationManner,
-  type RevocationTarget,
-  signRevocation,
-} from "#contract/revocation";
-import { type Act, AUDIT_OUTBOX_SCHEMA, type AuditActor, AuditOutbox } from "./audit.ts";
-import { Cluster } from "./cluster.ts";
+import type { RevocationManner, RevocationTarget } from "#contract/revocation";
+import { type Act, AUDIT_OUTBOX_SCHEMA, AuditOutbox, SYSTEM } from "./audit.ts";
+import { ClusterPumps } from "./cluster-pumps.ts";
 import { readConfig } from "./config.ts";
-import { Delivery, type DeliveryLog, type LoggedEvent } from "./delivery.ts";
+import { CutoffTable } from "./cutoff-table.ts";
+import type { Delivery } from "./delivery.ts";
+import { DeliveryTable } from "./delivery-table.ts";
 import {
   EVENT_STREAMS_SCHEMA,
   type EventStream,
@@ -27,27 +24,17 @@ import {
   type PollAnswer,
   type PollRequest,
 } from "./event-streams.ts";
+import { type Decision, EventTable, LIVING_EVENTS_SCHEMA, type RevocationDraft } from "./event-table.ts";
+import { Feed } from "./feed.ts";
+import { FEED_LEASES_SCHEMA, FeedLeases } from "./feed-leases.ts";
 import { type Claim, IDEMPOTENCY_SCHEMA, IdempotencyKeys } from "./idempotency-keys.ts";
-import { randomName } from "./identifiers.ts";
-import { forgetKeys, signingKey } from "./issuer.ts";
+import { eventSigningKey, forgetKeys } from "./issuer.ts";
 import { logFailure } from "./log.ts";
 import { migrate } from "./migrations.ts";
 import { answer, type Outcome } from "./outcome.ts";
-import { type ClusterState, type Receipt, receiptOf } from "./receipt.ts";
-
-/** A decision that was made elsewhere and is to be told. */
-export interface RevocationDraft extends Omit<RevocationEvent, "seq"> {
-  /** For the operator. */
-  readonly reason: string;
-  /** Whose it was, where not the account's own. */
-  readonly actor?: AuditActor;
-  /** The tenant of whoever it is about, where it is about one. */
-  readonly tid?: string;
-  /** The bulk revocation that it is a part of. */
-  readonly batch?: string;
-  /** It repeats what was true before: nobody is hit who was not hit already. */
-  readonly hitsNobody?: boolean;
-}
+import { isFinal, type Receipt, summaryOf } from "./receipt.ts";
+import { type ProofBooks, Proofs, type ProvableReceipt, signProof } from "./receipt-proof.ts";
+import { RECEIPTS_SCHEMA, Receipts } from "./receipts.ts";
 
 /** A revocation as an administrator asks for it. */
 export interface Order {
@@ -70,11 +57,6 @@ export interface CutoffOrder extends Order {
   readonly tid?: string | undefined;
   /** A second that is past; absent: now. */
   readonly issuedBefore?: number | undefined;
-}
-
-/** What came of a decision: its place in the log, once it has one. */
-export interface Decision extends RevocationDraft {
-  readonly seq?: number;
 }
 
 const SCHEMA = [
@@ -109,18 +91,18 @@ const SCHEMA = [
   ${AUDIT_OUTBOX_SCHEMA}`,
   `ALTER TABLE events ADD COLUMN hits_nobody INTEGER NOT NULL DEFAULT 0;
   ${EVENT_STREAMS_SCHEMA}`,
+  `${LIVING_EVENTS_SCHEMA}
+  ${FEED_LEASES_SCHEMA}
+  ${RECEIPTS_SCHEMA}`,
 ];
 
 /** What has become of a bulk revocation. */
 export interface BatchState {
   /** Events that are in the log. */
   readonly events: number;
+  /** Events of which there is nothing more to learn. */
+  readonly enforced: number;
   readonly clusters: readonly { readonly cluster: string; readonly delivered: number }[];
-}
-
-interface Pump {
-  readonly cluster: Cluster;
-  readonly delivery: Delivery;
 }
 
 /** There is one. */
@@ -131,49 +113,55 @@ const RECEIPT_DAYS = 7;
 const DAY_MS = 86_400_000;
 /** Clock differences, and a token that was being signed meanwhile. */
 const MARGIN_SECONDS = 60;
-/** Cutoffs for everyone; no tenant has an empty name. */
-const EVERYONE = "";
 /** A session may be stamped this far ahead of the clock; nodes take it for the difference between two clocks. */
 const MAX_STAMP_AHEAD_SECONDS = 2;
 /** The alarm that guards pushes which were started at once. */
 const GUARD_MS = 5_000;
+/** While somebody waits for a receipt, clusters are asked this often for what is still pending. */
 const RECEIPT_POLL_MS = 250;
-/** PROTOCOL: a cluster waits no longer. */
-const MAX_CLUSTER_WAIT_MS = 5_000;
-
-type EventRow = {
-  seq: number;
-  id: string;
-  targets: string;
-  code: RevocationEvent["code"];
-  reason: string;
-  decided_at: number;
-  expires_at: number;
-  tid: string | null;
-  actor: string | null;
-  mode: "reauthenticate" | null;
-  margin: number | null;
-  batch: string | null;
-  hits_nobody: number;
-};
+/** What can be forgotten is forgotten this often, at most. */
+const PURGE_MS = DAY_MS / 24;
 
 export class RevocationLog extends DurableObject<Env> {
+  readonly #events: EventTable;
+  readonly #deliveries: DeliveryTable;
+  readonly #cutoffs: CutoffTable;
+  readonly #leases: FeedLeases;
+  readonly #receipts: Receipts;
+  readonly #feed: Feed;
+  readonly #proofs: Proofs;
+  readonly #clusters: ClusterPumps;
   readonly #audit: AuditOutbox;
   readonly #idempotency: IdempotencyKeys;
   readonly #streams: EventStreams;
-  /** One pump per cluster: a slow one must not delay another. */
-  #pumps: readonly Pump[] | undefined;
   /** The alarm as it is stored, milliseconds; undefined when it is not known. */
   #alarmAt: number | undefined;
+  /** When what can be forgotten was forgotten last, milliseconds. */
+  #purgedAt = 0;
   /** Called at the next change; for those who wait for a receipt. */
   readonly #watchers = new Set<() => void>();
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    migrate(ctx.storage, SCHEMA);
-    this.#audit = new AuditOutbox(ctx.storage.sql, env);
-    this.#idempotency = new IdempotencyKeys(ctx.storage.sql);
-    this.#streams = new EventStreams(ctx.storage.sql, env, this.#deliveryLog());
+    const { sql } = ctx.storage;
+    const hasChanged = migrate(ctx.storage, SCHEMA);
+    this.#events = new EventTable(sql);
+    this.#deliveries = new DeliveryTable(sql, this.#events);
+    this.#cutoffs = new CutoffTable(sql);
+    this.#leases = new FeedLeases(sql);
+    this.#receipts = new Receipts(sql, this.#events, this.#leases, () => this.#clusterIds());
+    this.#feed = new Feed(this.#events);
+    this.#proofs = new Proofs(this.#proofBooks());
+    this.#clusters = new ClusterPumps(env, this.#deliveries, this.#receipts, () => this.#changed());
+    this.#audit = new AuditOutbox(sql, env);
+    this.#idempotency = new IdempotencyKeys(sql);
+    this.#streams = new EventStreams(
+      sql,
+      env,
+      this.#deliveries.log(() => this.#changed()),
+    );
+    // What is new may have something to do that the code of before did not know of.
+    if (hasChanged) this.#alarmBy(Date.now());
   }
 
   /**
@@ -184,7 +172,7 @@ export class RevocationLog extends DurableObject<Env> {
   append(draft: RevocationDraft, by?: Act): Promise<Outcome<Decision>> {
     return answer(() => {
       const decision = this.ctx.storage.transactionSync(() => {
-        if (by !== undefined && this.#decision(draft.id) === undefined) this.#record(draft, by);
+        if (by !== undefined && this.#events.find(draft.id) === undefined) this.#record(draft, by);
         return this.#append(draft);
       });
       this.#announce();
@@ -194,7 +182,7 @@ export class RevocationLog extends DurableObject<Env> {
 
   /** What was decided under this id, or null. */
   decision(id: string): Promise<Outcome<Decision | null>> {
-    return answer(() => this.#decision(id) ?? null);
+    return answer(() => this.#events.find(id) ?? null);
   }
 
   /**
@@ -205,7 +193,7 @@ export class RevocationLog extends DurableObject<Env> {
    */
   revokeBefore(order: CutoffOrder): Promise<Outcome<Decision>> {
     return answer(() => {
-      const earlier = this.#decision(order.id);
+      const earlier = this.#events.find(order.id);
       if (earlier !== undefined) return earlier;
       const decision = this.ctx.storage.transactionSync(() => {
         const draft = this.#cutOff(order, Date.now());
@@ -274,17 +262,10 @@ export class RevocationLog extends DurableObject<Env> {
   /** How many events of a bulk revocation there are, and how many of them each cluster has taken. */
   batch(batch: string): Promise<Outcome<BatchState>> {
     return answer(() => {
-      const [all] = this.#sql<{ events: number }>("SELECT COUNT(*) AS events FROM events WHERE batch = ?", batch);
-      const clusters = readConfig(this.env).clusters.map(({ id }) => {
-        const [taken] = this.#sql<{ delivered: number }>(
-          `SELECT COUNT(*) AS delivered FROM events e JOIN deliveries d ON d.seq = e.seq
-           WHERE e.batch = ? AND d.cluster = ? AND d.delivered_at IS NOT NULL`,
-          batch,
-          id,
-        );
-        return { cluster: id, delivered: taken?.delivered ?? 0 };
+      const clusters = this.#clusterIds().map((id) => {
+        return { cluster: id, delivered: this.#deliveries.deliveredOf(batch, id) };
       });
-      return { events: all?.events ?? 0, clusters };
+      return { ...this.#receipts.countOf(batch), clusters };
     });
   }
 
@@ -296,7 +277,7 @@ export class RevocationLog extends DurableObject<Env> {
   beginning(tid: string | null): Promise<Outcome<number>> {
     return answer(() => {
       const now = Math.floor(Date.now() / 1000);
-      const earliest = this.#cutoff(tid ?? undefined) + 1;
+      const earliest = this.#cutoffs.of(tid ?? undefined) + 1;
       if (earliest > now + MAX_STAMP_AHEAD_SECONDS) {
         throw new Refusal("unavailable", { detail: "the cutoff is ahead", retryAfterSeconds: earliest - now });
       }
@@ -307,30 +288,50 @@ export class RevocationLog extends DurableObject<Env> {
   /** The cutoff for a tenant's sessions, 0 when there is none, and whether one token is revoked by itself. */
   standing(tid: string | null, jti?: string): Promise<Outcome<{ cutoff: number; tokenRevoked: boolean }>> {
     return answer(() => {
-      const tokenRevoked = jti !== undefined && this.#sql("SELECT 1 FROM tokens WHERE jti = ?", jti).length > 0;
-      return { cutoff: this.#cutoff(tid ?? undefined), tokenRevoked };
+      const tokenRevoked = jti !== undefined && this.#events.isTokenRevoked(jti);
+      return { cutoff: this.#cutoffs.of(tid ?? undefined), tokenRevoked };
     });
   }
 
   /**
-   * What is known of a revocation, once all is well or `waitMs` are over.
+   * What is known of a revocation: once nothing is left to wait for, once it is something else than `known`, or after `waitMs`.
    *
    * @param tenant whose revocations alone the asker may see
+   * @param known the receipt that the asker has, as JSON
    * @throws {Refusal} `not_found`
    */
-  receipt(id: string, waitMs: number, tenant?: string): Promise<Outcome<Receipt>> {
+  receipt(id: string, waitMs: number, tenant?: string, known?: string): Promise<Outcome<Receipt>> {
     return answer(async () => {
-      const known = this.#decision(id);
-      if (known === undefined || (tenant !== undefined && known.tid !== tenant)) {
+      const event = this.#events.find(id);
+      if (event === undefined || (tenant !== undefined && event.tid !== tenant)) {
         throw new Refusal("not_found", { detail: "no such revocation, or of another tenant" });
       }
       const deadline = Date.now() + waitMs;
       for (;;) {
-        const receipt = await this.#inspect(id, deadline);
+        const receipt = this.#receipts.read(event);
         const left = deadline - Date.now();
-        if (receipt.state === "applied" || receipt.state === "no_clusters" || left <= 0) return receipt;
+        const isNews = known !== undefined && JSON.stringify(receipt) !== known;
+        if (isFinal(receipt) || isNews || left <= 0) return receipt;
+        this.#clusters.hurry(event.seq, deadline);
         await this.#nextChange(Math.min(RECEIPT_POLL_MS, left));
       }
+    });
+  }
+
+  /**
+   * What comes after `after`, for a node that reads the log itself, and what that node has to tell.
+   *
+   * @param waitMs how long it waits where nothing does
+   * @throws {Refusal} `unavailable` for a node too many of a cluster
+   */
+  feed(query: FeedQuery, after: number, waitMs: number): Promise<Outcome<FeedPage>> {
+    return answer(async () => {
+      const { lease } = query;
+      if (lease !== undefined) this.#report(query, lease);
+      const page = await this.#feed.page(after, waitMs);
+      // Without an await since the page was made: what comes in from here on finds the lease.
+      if (lease !== undefined) this.#leases.renew(query, lease.ms, Date.now());
+      return page;
     });
   }
 
@@ -338,7 +339,10 @@ export class RevocationLog extends DurableObject<Env> {
   override async alarm(): Promise<void> {
     this.#alarmAt = undefined;
     try {
+      this.#receipts.expire(Date.now());
       for (const delivery of this.#pushes()) delivery.kick();
+      for (const collector of this.#clusters.collectors()) collector.kick();
+      this.#proofs.kick();
       await this.#audit.tell();
       this.#purge(Date.now());
     } catch (error) {
@@ -350,37 +354,13 @@ export class RevocationLog extends DurableObject<Env> {
   }
 
   #append(draft: RevocationDraft): Decision {
-    const known = this.#decision(draft.id);
+    const known = this.#events.find(draft.id);
     if (known !== undefined) return known;
-    const [stored] = this.#sql<{ seq: number }>(
-      `INSERT INTO events
-         (id, targets, code, reason, decided_at, expires_at, tid, actor, mode, margin, batch, hits_nobody)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
-      draft.id,
-      JSON.stringify(draft.targets),
-      draft.code,
-      draft.reason,
-      draft.decided_at,
-      draft.expires_at,
-      draft.tid ?? null,
-      draft.actor === undefined ? null : JSON.stringify(draft.actor),
-      draft.mode ?? null,
-      draft.margin ?? null,
-      draft.batch ?? null,
-      draft.hitsNobody === true ? 1 : 0,
-    );
+    const seq = this.#events.insert(draft);
+    this.#receipts.open(seq, draft.expires_at);
     // What follows must not be signed with a key that was retired just now.
     if (draft.targets.some(({ kind }) => kind === "key")) forgetKeys(this.env);
-    for (const target of draft.targets) {
-      if (target.kind !== "token") continue;
-      this.#sql("INSERT OR REPLACE INTO tokens (jti, expires_at) VALUES (?, ?)", target.jti, draft.expires_at);
-    }
-    return stored === undefined ? draft : { ...draft, seq: stored.seq };
-  }
-
-  #decision(id: string): (RevocationDraft & { readonly seq: number }) | undefined {
-    const [row] = this.#sql<EventRow>("SELECT * FROM events WHERE id = ?", id);
-    return row && decisionOf(row);
+    return { ...draft, seq };
   }
 
   #cutOff({ id, tid, reason, issuedBefore, manner, by }: CutoffOrder, nowMs: number): RevocationDraft {
@@ -388,12 +368,8 @@ export class RevocationLog extends DurableObject<Env> {
     if (issuedBefore !== undefined && issuedBefore > now) {
       throw new Refusal("request_malformed", { detail: "issued_before lies in the future" });
     }
-    const cutoff = issuedBefore ?? this.#nextCutoff(tid, now);
-    this.#sql(
-      `INSERT INTO cutoffs (tid, cutoff) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET cutoff = MAX(cutoff, ?2)`,
-      tid ?? EVERYONE,
-      cutoff,
-    );
+    const cutoff = issuedBefore ?? this.#cutoffs.next(tid, now);
+    this.#cutoffs.raise(tid, cutoff);
     const target: RevocationTarget = tid === undefined ? { kind: "everyone", cutoff } : { kind: "tenant", tid, cutoff };
     // A session that began long ago may have been refreshed just now.
     const margin = manner?.margin ?? 0;
@@ -413,148 +389,58 @@ export class RevocationLog extends DurableObject<Env> {
 
   /** Starts the pushes, and sets the alarm that guards them: without an await since the event, so in one step with it. */
   #announce(): void {
+    this.#feed.wake();
     // One that is due soon anyway will do as well.
     this.#alarmBy(Date.now() + GUARD_MS);
     for (const delivery of this.#pushes()) delivery.kick();
     if (this.#audit.retryAt() !== undefined) this.ctx.waitUntil(this.#audit.tell());
   }
 
-  /**
-   * Now; but where a cutoff lies at or after now, sessions may have been stamped past it that it is to hit as well.
-   */
-  #nextCutoff(tid: string | undefined, now: number): number {
-    const [latest] = this.#sql<{ cutoff: number }>("SELECT COALESCE(MAX(cutoff), 0) AS cutoff FROM cutoffs");
-    const last = tid === undefined ? (latest?.cutoff ?? 0) : this.#cutoff(tid);
-    return last >= now ? last + 1 : now;
-  }
-
-  /** The stricter one of everyone's and the tenant's. */
-  #cutoff(tid: string | undefined): number {
-    const query = "SELECT COALESCE(MAX(cutoff), 0) AS cutoff FROM cutoffs WHERE tid IN (?, ?)";
-    return this.#sql<{ cutoff: number }>(query, EVERYONE, tid ?? EVERYONE)[0]?.cutoff ?? 0;
-  }
-
-  #deliveries(): readonly Pump[] {
-    this.#pumps ??= readConfig(this.env).clusters.map((config) => {
-      const cluster = new Cluster(config);
-      const deliver = async (event: LoggedEvent) => await cluster.push(await this.#sign(event, cluster.id));
-      const courier = { id: cluster.id, deliver };
-      return { cluster, delivery: new Delivery(courier, this.#deliveryLog(), this.#cursor(cluster.id)) };
+  /** In one step: what a node says, and what follows from it. */
+  #report(query: FeedQuery, lease: NonNullable<FeedQuery["lease"]>): void {
+    const hasNews = this.ctx.storage.transactionSync(() => {
+      const seqs = this.#leases.report(query, lease, this.#events.head(), Date.now());
+      this.#receipts.reported(query.cluster, seqs);
+      return seqs.length > 0;
     });
-    return this.#pumps;
+    if (hasNews) this.#changed();
+  }
+
+  #clusterIds(): readonly string[] {
+    return readConfig(this.env).clusters.map(({ id }) => id);
   }
 
   #pushes(): readonly Delivery[] {
-    return [...this.#deliveries().map(({ delivery }) => delivery), ...this.#streams.deliveries()];
+    return [...this.#clusters.deliveries(), ...this.#streams.deliveries()];
   }
 
-  /** Where a cluster stands. A new one is told only what a living token may still meet. */
-  #cursor(cluster: string): number {
-    const [row] = this.#sql<{ seq: number }>("SELECT seq FROM cursors WHERE cluster = ?", cluster);
-    if (row !== undefined) return row.seq;
-    const now = Math.floor(Date.now() / 1000);
-    const [first] = this.#sql<{ seq: number | null }>("SELECT MIN(seq) AS seq FROM events WHERE expires_at > ?", now);
-    const seq = first?.seq == null ? this.#lastSeq() : first.seq - 1;
-    this.#sql("INSERT INTO cursors (cluster, seq) VALUES (?, ?)", cluster, seq);
-    return seq;
-  }
-
-  #lastSeq(): number {
-    return this.#sql<{ seq: number }>("SELECT COALESCE(MAX(seq), 0) AS seq FROM events")[0]?.seq ?? 0;
-  }
-
-  #deliveryLog(): DeliveryLog {
+  #proofBooks(): ProofBooks {
     return {
-      undelivered: (cluster, after, limit) => this.#undelivered(cluster, after, limit),
-      delivered: (cluster, seq) => {
-        this.#sql(
-          `INSERT INTO deliveries (cluster, seq, delivered_at, attempts) VALUES (?1, ?2, ?3, 1)
-           ON CONFLICT DO UPDATE SET delivered_at = ?3, attempts = attempts + 1`,
-          cluster,
-          seq,
-          Date.now(),
-        );
+      provable: (limit) => this.#receipts.provable(limit),
+      sign: async (receipt) => {
+        const issuedAt = Math.floor(Date.now() / 1000);
+        return await signProof(receipt, readConfig(this.env).issuer, issuedAt, await eventSigningKey(this.env));
       },
-      failed: (cluster, seq, error) => {
-        logFailure("a receiver did not take an event", { receiver: cluster, seq, error });
-        this.#sql(
-          `INSERT INTO deliveries (cluster, seq, attempts, last_error) VALUES (?1, ?2, 1, ?3)
-           ON CONFLICT DO UPDATE SET last_error = ?3, attempts = attempts + 1`,
-          cluster,
-          seq,
-          error,
-        );
-      },
-      caughtUp: (cluster) => {
-        const seq = this.#lastSeq();
-        this.#sql("UPDATE cursors SET seq = ? WHERE cluster = ?", seq, cluster);
-        return seq;
-      },
-      changed: () => {
-        for (const wake of this.#watchers) wake();
-        this.#watchers.clear();
-        this.#schedule();
-      },
+      prove: (provable, proof) => this.ctx.storage.transactionSync(() => this.#prove(provable, proof)),
+      changed: () => this.#changed(),
     };
   }
 
-  #undelivered(cluster: string, after: number, limit: number): LoggedEvent[] {
-    const rows = this.#sql<EventRow>(
-      `SELECT e.* FROM events e LEFT JOIN deliveries d ON d.cluster = ? AND d.seq = e.seq
-       WHERE e.seq > ? AND d.delivered_at IS NULL ORDER BY e.seq LIMIT ?`,
-      cluster,
-      after,
-      limit,
-    );
-    return rows.map(loggedEvent);
+  /** The proof, and that there is one for the audit trail. */
+  #prove({ event, receipt }: ProvableReceipt, proof: string): void {
+    if (!this.#receipts.prove(event.seq, proof)) return;
+    const entry = { type: "revocation_enforced", actor: SYSTEM, revocation: event.id, tid: event.tid } as const;
+    this.#audit.add({ ...entry, reason: summaryOf(receipt), receipt: proof }, receipt.enforced_at);
   }
 
-  async #sign({ tid: _, actor: __, hitsNobody: ___, ...event }: LoggedEvent, cluster: string): Promise<string> {
-    const envelope = {
-      issuer: readConfig(this.env).issuer,
-      audience: cluster,
-      issuedAt: Math.floor(Date.now() / 1000),
-    };
-    return await signRevocation(event, envelope, await signingKey(this.env));
-  }
-
-  async #inspect(id: string, deadline: number): Promise<Receipt> {
-    const event = this.#decision(id);
-    if (event === undefined) throw new Refusal("not_found", { detail: "no such revocation" });
-    const clusters = await Promise.all(
-      this.#deliveries().map(({ cluster }) => this.#stateOf(cluster, event, deadline)),
-    );
-    return receiptOf(event, clusters);
-  }
-
-  async #stateOf(cluster: Cluster, event: { id: string; seq: number }, deadline: number): Promise<ClusterState> {
-    const query = "SELECT delivered_at, attempts, last_error, receipt FROM deliveries WHERE cluster = ? AND seq = ?";
-    type Row = { delivered_at: number | null; attempts: number; last_error: string | null; receipt: string | null };
-    const [row] = this.#sql<Row>(query, cluster.id, event.seq);
-    const state: ClusterState = {
-      cluster: cluster.id,
-      ...(row?.delivered_at == null ? {} : { delivered_at: row.delivered_at }),
-      attempts: row?.attempts ?? 0,
-      ...(row?.last_error == null ? {} : { last_error: row.last_error }),
-    };
-    if (row?.delivered_at == null) return state;
-    if (row.receipt !== null) return { ...state, receipt: JSON.parse(row.receipt) };
-    const receipt = await this.#ask(cluster, event.id, deadline);
-    if ("error" in receipt) return { ...state, last_error: receipt.error };
-    if (receipt.pending.length === 0) {
-      // The last word: nobody needs to ask again.
-      const keep = "UPDATE deliveries SET receipt = ? WHERE cluster = ? AND seq = ?";
-      this.#sql(keep, JSON.stringify(receipt), cluster.id, event.seq);
-    }
-    return { ...state, receipt };
-  }
-
-  async #ask(cluster: Cluster, id: string, deadline: number) {
-    const iat = Math.floor(Date.now() / 1000);
-    const claims = { iss: readConfig(this.env).issuer, aud: cluster.id, iat, exp: iat + 60, jti: randomName(128) };
-    const bearer = await signTyped(RECEIPT_QUERY_TYPE, claims, await signingKey(this.env));
-    const waitMs = Math.min(MAX_CLUSTER_WAIT_MS, Math.max(0, deadline - Date.now()));
-    return await cluster.receipt(id, bearer, waitMs);
+  /** For those who wait for a receipt, and for the alarm. */
+  #changed(): void {
+    for (const collector of this.#clusters.collectors()) collector.kick();
+    this.#proofs.kick();
+    for (const wake of this.#watchers) wake();
+    this.#watchers.clear();
+    if (this.#audit.retryAt() !== undefined) this.ctx.waitUntil(this.#audit.tell());
+    this.#schedule();
   }
 
   async #nextChange(atMostMs: number): Promise<void> {
@@ -569,8 +455,9 @@ export class RevocationLog extends DurableObject<Env> {
 
   /** Sets the alarm to when something is next to be done, or takes it away. */
   #schedule(): void {
-    const wakeAts = this.#pushes().map((delivery) => delivery.wakeAt());
-    const due = [...wakeAts, this.#audit.retryAt()].filter((at) => at !== undefined);
+    const pumps = [...this.#pushes(), ...this.#clusters.collectors(), this.#proofs];
+    const wakeAts = pumps.map((pump) => pump.wakeAt());
+    const due = [...wakeAts, this.#receipts.nextExpiry(), this.#audit.retryAt()].filter((at) => at !== undefined);
     const next = due.length > 0 ? Math.min(...due) : this.#nextPurge();
     if (next === undefined) {
       this.#alarmAt = undefined;
@@ -588,53 +475,27 @@ export class RevocationLog extends DurableObject<Env> {
   }
 
   #nextPurge(): number | undefined {
-    const [row] = this.#sql<{ at: number | null }>(
-      `SELECT MIN(at) AS at FROM (
-         SELECT MIN(decided_at) + ${RECEIPT_DAYS * DAY_MS} AS at FROM events
-         UNION ALL SELECT (MIN(cutoff) + ?1) * 1000 FROM cutoffs
-         UNION ALL SELECT MIN(expires_at) * 1000 FROM tokens)`,
-      readConfig(this.env).sessionMaxSeconds,
-    );
+    const { decidedAt, tokenExpiresAt } = this.#events.oldest();
+    const cutoff = this.#cutoffs.first();
+    const due = [
+      decidedAt === undefined ? undefined : decidedAt + RECEIPT_DAYS * DAY_MS,
+      cutoff === undefined ? undefined : (cutoff + readConfig(this.env).sessionMaxSeconds) * 1000,
+      tokenExpiresAt,
+      this.#leases.firstForgotten(),
+    ].filter((at) => at !== undefined);
     // Never at once again: what is kept for another reason must not keep the alarm busy.
-    return row?.at == null ? undefined : Math.max(row.at, Date.now() + DAY_MS / 24);
+    return due.length === 0 ? undefined : Math.max(Math.min(...due), Date.now() + PURGE_MS);
   }
 
   /** Forgets what was taken by every cluster and can hit nothing any more. */
   #purge(nowMs: number): void {
-    const now = Math.floor(nowMs / 1000);
-    const ids = readConfig(this.env).clusters.map(({ id }) => id);
-    const [taken] = this.#sql<{ seq: number | null }>(
-      `SELECT MIN(seq) AS seq FROM cursors WHERE cluster IN (SELECT value FROM json_each(?))`,
-      JSON.stringify(ids),
-    );
-    const upTo = taken?.seq ?? this.#lastSeq();
-    const before = nowMs - RECEIPT_DAYS * DAY_MS;
-    this.#sql("DELETE FROM events WHERE seq <= ? AND decided_at < ? AND expires_at < ?", upTo, before, now);
-    this.#sql("DELETE FROM deliveries WHERE seq < (SELECT COALESCE(MIN(seq), ?) FROM events)", upTo + 1);
-    this.#sql("DELETE FROM cutoffs WHERE cutoff < ?", now - readConfig(this.env).sessionMaxSeconds);
-    this.#sql("DELETE FROM tokens WHERE expires_at < ?", now);
+    if (Math.abs(nowMs - this.#purgedAt) < PURGE_MS) return;
+    this.#purgedAt = nowMs;
+    const upTo = this.#deliveries.takenByAll(this.#clusterIds()) ?? this.#events.head();
+    this.#events.forget(upTo, nowMs - RECEIPT_DAYS * DAY_MS, nowMs);
+    this.#deliveries.forget(upTo);
+    this.#receipts.forget(upTo);
+    this.#leases.forget(nowMs);
+    this.#cutoffs.forget(Math.floor(nowMs / 1000) - readConfig(this.env).sessionMaxSeconds);
   }
-
-  #sql<T extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): T[] {
-    return this.ctx.storage.sql.exec<T>(query, ...values).toArray();
-  }
-}
-
-function loggedEvent(row: EventRow): LoggedEvent {
-  const { reason: _, batch: __, ...event } = decisionOf(row);
-  return event;
-}
-
-function decisionOf(row: EventRow): RevocationDraft & { readonly seq: number } {
-  const { targets, tid, actor, mode, margin, batch, hits_nobody, ...rest } = row;
-  return {
-    ...rest,
-    targets: JSON.parse(targets),
-    ...(tid === null ? {} : { tid }),
-    ...(actor === null ? {} : { actor: JSON.parse(actor) }),
-    ...(mode === null ? {} : { mode }),
-    ...(margin === null ? {} : { margin }),
-    ...(batch === null ? {} : { batch }),
-    ...(hits_nobody === 0 ? {} : { hitsNobody: true }),
-  };
 }

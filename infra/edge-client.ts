@@ -48,7 +48,7 @@ export interface Receipt extends RevocationAnswer {
   readonly reason: string;
   readonly code: RefusalCode;
   readonly seq: number;
-  readonly state: "pending" | "delivered" | "applied";
+  readonly state: "pending" | "delivered" | "enforced";
   readonly closed: number;
   readonly clusters: readonly {
     readonly cluster: string;
@@ -58,7 +58,11 @@ export interface Receipt extends RevocationAnswer {
     readonly expected: readonly string[];
     readonly applied: readonly { readonly node: string; readonly applied_at: number; readonly closed: number }[];
     readonly pending: readonly string[];
+    readonly fenced: readonly { readonly node: string; readonly fenced_at: number }[];
   }[];
+  readonly enforced_at?: number;
+  /** The receipt as a signed JWT, once it is enforced. */
+  readonly proof?: string;
 }
 
 /** The edge said no. */
@@ -107,13 +111,13 @@ export class EdgeClient {
     return this.#call("GET", `/admin/revocations/${encodeURIComponent(id)}`, undefined, this.#adminToken);
   }
 
-  /** The receipt, once every node that had to has applied the revocation. */
-  appliedReceipt(id: string, withinMs = 20_000): Promise<Receipt> {
-    const applied = async () => {
+  /** The receipt, once nobody whom the revocation covers is in anywhere. */
+  enforcedReceipt(id: string, withinMs = 20_000): Promise<Receipt> {
+    const enforced = async () => {
       const receipt = await this.receipt(id);
-      return receipt.state === "applied" && receipt;
+      return receipt.state === "enforced" && receipt;
     };
-    return until(`revocation ${id} is applied everywhere`, applied, { withinMs });
+    return until(`revocation ${id} is enforced`, enforced, { withinMs });
   }
 
   async #call<T>(method: "GET" | "POST", path: string, body?: object, bearer?: string): Promise<T> {

@@ -48,24 +48,23 @@ export interface RedisProcess extends Part {
 export async function obtainRedisServer(onStep: (text: string) => void = () => {}): Promise<string> {
   const named = process.env.REDIS_SERVER;
   if (named) return named;
-  const found = await findServer();
+  const [found] = await findRedisServers();
   if (found) return found;
-  const installed = (await installPackage(PACKAGES, onStep)) ? await findServer() : undefined;
+  const [installed] = (await installPackage(PACKAGES, onStep)) ? await findRedisServers() : [];
   if (installed === undefined) throw new Error(ADVICE);
   return installed;
 }
 
-async function findServer(): Promise<string | undefined> {
-  for (const name of SERVER_NAMES) {
+/** The paths of a Redis and of a Valkey, of those that are on this machine. */
+export async function findRedisServers(): Promise<string[]> {
+  const found: string[] = [];
+  for (const [index, name] of SERVER_NAMES.entries()) {
     const path = await findExecutable(name, [OWN_BIN]);
-    if (path && isServer(path)) return path;
+    const twin = await findExecutable(TWIN_NAMES[index] as string);
+    if (path && isServer(path)) found.push(path);
+    else if (twin && isServer(twin, name)) found.push(await linkTo(twin, name));
   }
-  for (const [index, name] of TWIN_NAMES.entries()) {
-    const twin = await findExecutable(name);
-    const server = SERVER_NAMES[index];
-    if (twin && server && isServer(twin, server)) return linkTo(twin, server);
-  }
-  return undefined;
+  return found;
 }
 
 /** Redis 7 says "Redis server v=7…", Valkey "Valkey server v=8…". */

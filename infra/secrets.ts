@@ -6,6 +6,8 @@ import { join } from "node:path";
 export interface Secrets {
   readonly keycardSecret: string;
   readonly adminToken: string;
+  /** Between the nodes of the cluster, and between them and the edge. */
+  readonly clusterSecret: string;
 }
 
 /** The secrets of this state directory. */
@@ -13,6 +15,7 @@ export async function keepSecrets(dir: string): Promise<Secrets> {
   return {
     keycardSecret: await keep(join(dir, "keycard-secret")),
     adminToken: await keep(join(dir, "admin-token")),
+    clusterSecret: await keep(join(dir, "cluster-secret")),
   };
 }
 

@@ -173,6 +173,7 @@ class Construction {
       ISSUER: this.#edgeUrl,
       AUDIENCE,
       CLUSTERS: JSON.stringify([{ id: CLUSTER, endpoints }]),
+      CLUSTER_SECRETS: JSON.stringify({ [CLUSTER]: this.#secrets.clusterSecret }),
       ALLOWED_ORIGINS: allowedOrigins.join(","),
       KEYCARD_SECRET: this.#secrets.keycardSecret,
       ADMIN_TOKEN: this.#secrets.adminToken,
@@ -193,6 +194,7 @@ class Construction {
   async #startNode(name: string, reserved: ReservedPort): Promise<StackNode> {
     const settings = {
       CLUSTER,
+      CLUSTER_SECRET: this.#secrets.clusterSecret,
       AUDIENCE,
       ISSUER: this.#edgeUrl,
       REDIS_URL: this.#redisUrl,

@@ -7,21 +7,15 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { VerifiedClaims } from "#contract/access-token";
+import type { NodeReceipt } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
-import {
-  hits,
-  type NodeReceipt,
-  type RevocationEvent,
-  RevocationIndex,
-  type RevocationTarget,
-} from "#contract/revocation";
+import { hits, type RevocationEvent, RevocationIndex, type RevocationTarget } from "#contract/revocation";
 import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
 
 /** An event that this node has understood: nobody it covers gets in any more. */
 export interface Applied {
-  /** The event by its issuer and id: what an issuer calls its events must not matter to another one. */
-  readonly name: string;
+  readonly expiresAt: number;
   /** Resolves once no socket that it covers is open here. */
   readonly done: Promise<NodeReceipt>;
 }
@@ -49,11 +43,24 @@ export function demandSameSession(before: VerifiedClaims, { iss, sub, sid }: Ver
   if (iss !== before.iss || sub !== before.sub || sid !== before.sid) throw new Refusal("session_mismatch");
 }
 
-export function nameOf(issuer: string, id: string): string {
+/** What an issuer calls its events must not matter to another one. */
+function nameOf(issuer: string, id: string): string {
   return `${issuer} ${id}`;
 }
 
-const EVENTS_KEPT = 10_000;
+/** The wall clock when this process began, by the monotonic one. */
+const BEGAN_AT = Date.now() - performance.now();
+
+/**
+ * A time that has come whatever anybody does to the clock, milliseconds since the epoch. A clock that is set ahead and back again must not make
+ * a node forget what is revoked.
+ */
+function provenNow(): number {
+  return Math.min(Date.now(), BEGAN_AT + performance.now());
+}
+
+/** Events whose receipt is remembered until they are over. An older one that comes again closes nobody, and says so. */
+const EVENTS_KEPT = 100_000;
 const FORGET_EVERY_MS = 30_000;
 
 export class Admissions {
@@ -90,10 +97,15 @@ export class Admissions {
     if (claims.exp <= Date.now() / 1000) throw new Refusal("token_expired");
   }
 
-  /** Takes a connected socket in; it leaves by itself when it disconnects. @throws {Refusal} as `checkLiving` */
-  admit(socket: ProtectedSocket, claims: VerifiedClaims): Admission {
+  /**
+   * Takes a connected socket in; it leaves by itself when it disconnects.
+   *
+   * @param keepMs how long it may stay when the node is fenced
+   * @throws {Refusal} as `checkLiving`
+   */
+  admit(socket: ProtectedSocket, claims: VerifiedClaims, keepMs: number): Admission {
     this.checkLiving(claims);
-    const admission: Admission = { socket, claims, ended: undefined };
+    const admission: Admission = { socket, claims, keepMs, ended: undefined };
     this.#of.set(socket, admission);
     this.#enter(admission);
     socket.once("disconnect", () => this.#leave(admission));
@@ -125,16 +137,20 @@ export class Admissions {
     return [...this.#realm(iss).sockets.ofSession(sid)].map(({ socket }) => socket);
   }
 
+  /** What was done about an event that has been applied already. */
+  applied(issuer: string, id: string): Applied | undefined {
+    return this.#applied.get(nameOf(issuer, id));
+  }
+
   /** Applies an event, once however often it comes. */
   apply(issuer: string, event: RevocationEvent): Applied {
-    const name = nameOf(issuer, event.id);
-    const known = this.#applied.get(name);
+    const known = this.applied(issuer, event.id);
     if (known !== undefined) return known;
     const { revocations, sockets } = this.#realm(issuer);
     revocations.merge(event);
     if (event.targets.some(({ kind }) => kind === "key")) this.#options.onKeyRevoked(issuer);
-    const applied = { name, done: this.#enforce(event, sockets.hitBy(event)) };
-    this.#applied.set(name, applied);
+    const applied = { expiresAt: event.expires_at, done: this.#enforce(event, sockets.hitBy(event)) };
+    this.#applied.set(nameOf(issuer, event.id), applied);
     if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
     return applied;
   }
@@ -168,13 +184,31 @@ export class Admissions {
     return [...this.#realms.values()].reduce((sum, realm) => sum + realm.revocations.size, 0);
   }
 
+  /**
+   * Closes the sockets that may not stay any longer on a node that is fenced.
+   *
+   * @param forMs how long it has been
+   * @returns how many that were
+   */
+  async fence(forMs: number): Promise<number> {
+    const due = this.#all((admission) => admission.keepMs <= forMs);
+    return await closeForRefresh(due, "unavailable");
+  }
+
+  #all(which: (admission: Admission) => boolean): Set<Admission> {
+    return new Set([...this.#realms.values()].flatMap(({ sockets }) => [...sockets.all()].filter(which)));
+  }
+
   /** Closes every socket so that stock clients go elsewhere, and stops. */
   async close(): Promise<void> {
     clearInterval(this.#forgetting);
     this.#closing.abort();
     this.#expiring.stop();
     this.#expired.stop();
-    for (const { sockets } of this.#realms.values()) await closeForRefresh(new Set(sockets.all()), "unavailable");
+    await closeForRefresh(
+      this.#all(() => true),
+      "unavailable",
+    );
   }
 
   #enter(admission: Admission): void {
@@ -195,7 +229,9 @@ export class Admissions {
   }
 
   #forget(): void {
-    for (const { revocations } of this.#realms.values()) revocations.expire(Date.now() / 1000);
+    const now = provenNow() / 1000;
+    for (const { revocations } of this.#realms.values()) revocations.expire(now);
+    for (const [name, { expiresAt }] of this.#applied) if (expiresAt <= now) this.#applied.delete(name);
   }
 
   #realm(issuer: string): Realm {

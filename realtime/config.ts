@@ -1,6 +1,13 @@
 /** The settings of a node, from its environment, judged once at start with every problem named. */
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { SIGNATURE_ALGORITHMS } from "#contract/access-token";
+import { type ClusterSecrets, MIN_CLUSTER_SECRET } from "#contract/cluster";
+
+/** Stands in REDIS_URL where a host would, when others are named beside it. */
+const NO_HOST = "_";
+const TLS_FILES = ["REDIS_CA", "REDIS_CERT", "REDIS_KEY"] as const;
 
 const list = z
   .string()
@@ -14,6 +21,36 @@ const list = z
 
 const seconds = (fallback: number) => z.coerce.number().int().min(1).max(86_400).default(fallback);
 
+const addresses = list.pipe(
+  z.array(
+    z
+      .string()
+      .regex(/^(\[[\da-f:.]+\]|[\w.-]+):\d{1,5}$/i, "must be host:port")
+      .transform((text) => ({ host: text.replace(/:\d+$/, "").replace(/[[\]]/g, ""), port: Number(/\d+$/.exec(text)) }))
+      .refine(({ port }) => port > 0 && port < 65_536, "must be host:port"),
+  ),
+);
+
+const redisUrl = z.url({ protocol: /^rediss?$/ }).refine((text) => {
+  const { pathname, username, password } = new URL(text);
+  return /^\/?\d{0,3}$/.test(pathname) && [username, password].every(isPercentEncoded);
+}, "its path must be the number of a database, its user and password percent-encoded");
+
+/** The text of the file that is named, if it is what it has to be. */
+const pemFile = (what: string, parse: (text: string) => unknown) =>
+  z.string().transform((path, context) => {
+    try {
+      const text = readFileSync(path, "utf8");
+      parse(text);
+      return text;
+    } catch {
+      context.addIssue({ code: "custom", message: `must be the path of ${what}` });
+      return z.NEVER;
+    }
+  });
+const certificateFile = pemFile("a certificate in PEM", (text) => new X509Certificate(text)).optional();
+const keyFile = pemFile("a private key in PEM without a passphrase", createPrivateKey).optional();
+
 const environment = z.object({
   /** 0 takes a free port. */
   PORT: z.coerce.number().int().min(0).max(65_535).default(3000),
@@ -24,12 +61,32 @@ const environment = z.object({
     .regex(/^[\w.-]{1,64}$/)
     .optional(),
   CLUSTER: z.string().min(1).max(64),
-  REDIS_URL: z.url({ protocol: /^rediss?$/ }),
+  /** What the edge and the nodes of this cluster know: the secret in use and, while it is being replaced, the one before. */
+  CLUSTER_SECRET: list
+    .pipe(z.array(z.string().min(MIN_CLUSTER_SECRET)).min(1).max(2))
+    .transform((secrets) => secrets as unknown as ClusterSecrets),
+  /** One server; beside sentinels or a cluster only TLS, user, password and database: `rediss://user:password@_`. */
+  REDIS_URL: redisUrl.optional(),
+  /** `host:port`, separated by commas, in place of a server. */
+  REDIS_SENTINELS: addresses,
+  /** What the sentinels call the master. */
+  REDIS_MASTER: z.string().min(1).default("mymaster"),
+  REDIS_SENTINEL_PASSWORD: z.string().min(1).optional(),
+  /** Some servers of a Redis Cluster, `host:port`, separated by commas, in place of a server. */
+  REDIS_CLUSTER: addresses,
+  /** Paths of PEM files: who signs the servers' certificates, if nobody whom Node knows; and what to show them. */
+  REDIS_CA: certificateFile,
+  REDIS_CERT: certificateFile,
+  REDIS_KEY: keyFile,
+  /** How many replicas have to confirm a heartbeat and an event: 1 or more with sentinels, or a failover can lose them. */
+  REDIS_WAIT_REPLICAS: z.coerce.number().int().min(0).max(5).default(0),
   /** The edge: the `iss` of its tokens. */
   ISSUER: z.url({ protocol: /^https?$/ }),
   AUDIENCE: z.string().min(1).default("keycard"),
   /** Where the edge's keys are, if not at the usual place below the issuer. */
   JWKS_URL: z.url({ protocol: /^https?$/ }).optional(),
+  /** Where its feed of revocations is, if not at the usual place below the issuer. */
+  FEED_URL: z.url({ protocol: /^https?$/ }).optional(),
   ALGORITHMS: list.pipe(z.array(z.enum(SIGNATURE_ALGORITHMS))),
   /** Origins of the pages that may connect, separated by commas; none means no browser. */
   ALLOWED_ORIGINS: list.pipe(z.array(z.union([z.url({ protocol: /^https?$/ }), z.literal("*")]))),
@@ -37,6 +94,8 @@ const environment = z.object({
   HANDLERS: z.string().optional(),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "silent"]).default("info"),
   LEASE_SECONDS: seconds(5),
+  /** How long a node that reaches neither Redis nor the edge keeps the sockets that it has. */
+  FENCED_KEEP_SECONDS: z.coerce.number().int().min(0).max(86_400).default(0),
   /** Lets clients connect without a token and show it within this time, in the event `authenticate`; 0 is off. */
   LOBBY_SECONDS: z.coerce.number().int().min(0).max(60).default(0),
   /** How long before its token's end a socket is told. */
@@ -61,7 +120,39 @@ export type Config = Readonly<z.infer<typeof environment>>;
 /** @throws {Error} one line for each setting that is wrong; values are not repeated, they may be secret */
 export function readConfig(env: NodeJS.ProcessEnv): Config {
   const parsed = environment.safeParse(env);
-  if (parsed.success) return Object.freeze(parsed.data);
-  const problems = parsed.error.issues.map((issue) => `  ${issue.path.join(".")}: ${issue.message}`);
-  throw new Error(`These settings are missing or wrong:\n${problems.join("\n")}`);
+  const wrong = parsed.error?.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`) ?? [];
+  const problems = [...wrong, ...conflictsIn(env)];
+  if (parsed.success && problems.length === 0) return Object.freeze(parsed.data);
+  throw new Error(`These settings are missing or wrong:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
+}
+
+/** What no setting says alone: whether it goes with the others. */
+function conflictsIn(env: NodeJS.ProcessEnv): string[] {
+  const { REDIS_URL, REDIS_SENTINELS = "", REDIS_CLUSTER = "", REDIS_CERT, REDIS_KEY } = env;
+  const url = REDIS_URL !== undefined && URL.canParse(REDIS_URL) ? new URL(REDIS_URL) : undefined;
+  const isMany = REDIS_SENTINELS !== "" || REDIS_CLUSTER !== "";
+  const namesNone = url?.hostname === NO_HOST;
+  const isTls = url?.protocol === "rediss:";
+  const rows: readonly (readonly [boolean, string])[] = [
+    [REDIS_URL === undefined && !isMany, "REDIS_URL: missing, and so are REDIS_SENTINELS and REDIS_CLUSTER"],
+    [REDIS_SENTINELS !== "" && REDIS_CLUSTER !== "", "REDIS_CLUSTER: not together with REDIS_SENTINELS"],
+    [namesNone && !isMany, "REDIS_URL: names no server"],
+    [
+      url !== undefined && !namesNone && isMany,
+      "REDIS_URL: its host must be _ beside REDIS_SENTINELS or REDIS_CLUSTER",
+    ],
+    [REDIS_CLUSTER !== "" && /[1-9]/.test(url?.pathname ?? ""), "REDIS_URL: a cluster has no database but 0"],
+    ...TLS_FILES.map((name) => [env[name] !== undefined && !isTls, `${name}: only with rediss: in REDIS_URL`] as const),
+    [(REDIS_CERT === undefined) !== (REDIS_KEY === undefined), "REDIS_CERT, REDIS_KEY: not one without the other"],
+  ];
+  return rows.filter(([isBroken]) => isBroken).map(([, problem]) => problem);
+}
+
+function isPercentEncoded(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false; // a % that begins nothing
+  }
 }

@@ -1,82 +1,95 @@
 /**
- * Follows the cluster's log in Redis. Pub/sub is the bell, the stream is the memory: the bell brings an event within
- * a millisecond, and a heartbeat that reads the stream after the last position finds what the bell lost. The same
- * heartbeat renews this node's lease; a node whose lease has run out by its own clock must trust nothing it knows.
+ * Follows the cluster's log in Redis. Pub/sub is the bell, the stream is the memory: the bell brings an event within a
+ * millisecond, and a heartbeat that reads the stream after the last position finds what the bell lost. The same step says
+ * that this node is alive, and shows who else is.
  */
-import type { Redis } from "ioredis";
-import type { ClusterReceipt, NodeReceipt, Rehearsal } from "#contract/revocation";
+import type { ClusterSecrets } from "#contract/cluster";
+import type { Rehearsal } from "#contract/revocation";
+import { heartbeat, type Member, memberKey, type Peers } from "./lease.ts";
+import type { LogLinks } from "./redis.ts";
 
 const LOG = "{keycard}:log";
 const BELL = "{keycard}:bell";
-const NODES = "{keycard}:nodes";
+const LEASES = "{keycard}:leases";
 const QUESTIONS = "{keycard}:questions";
 const answerKey = (id: string) => `{keycard}:answer:${id}`;
 const ticketKey = (jti: string) => `{keycard}:ticket:${jti}`;
-const receiptKey = (name: string) => `{keycard}:receipt:${name}`;
 
 const PAGE = 500;
-const COMMAND_TIMEOUT_MS = 2_000;
 const RETRY_MS = 250;
-const ACKS_AT_ONCE = 100;
 const ANSWER_SECONDS = 30;
 const ANSWER_LOOK_MS = 10;
+/** How long replicas are waited for. */
+const DURABLE_WITHIN_MS = 1_000;
 /** Bell entries remembered before the stream is read that far; forgetting one only means judging it twice. */
 const AHEAD_LIMIT = 10_000;
 
-/** Appends and rings in one step, once per event; says who was there to hear it. */
+/** Appends and rings in one step, once per event; says who is there to hear it, and whose word is awaited already. */
 const APPEND = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local entry = redis.call('HGET', KEYS[3], 'entry')
 if not entry then
   entry = redis.call('XADD', KEYS[1], 'MINID', '~', now - ARGV[3], '*', 'set', ARGV[1])
-  local expected = redis.call('ZRANGEBYSCORE', KEYS[2], now, '+inf')
-  redis.call('HSET', KEYS[3], 'entry', entry, 'expected', #expected > 0 and cjson.encode(expected) or '[]')
-  redis.call('PEXPIRE', KEYS[3], ARGV[3])
+  if tonumber(ARGV[4]) > 0 then redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[4]) end
+  redis.call('HSET', KEYS[3], 'entry', entry)
 end
-redis.call('PUBLISH', ARGV[2], entry .. ' ' .. ARGV[1])
-return entry`;
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
+redis.call(ARGV[5], ARGV[2], entry .. ' ' .. ARGV[1])
+return {redis.call('HGET', KEYS[3], 'expected') or '', redis.call('HGETALL', KEYS[2])}`;
 
-/** Reads on from a position and, where asked to, renews the lease in the same step. */
+/** Reads on from a position and, where asked to, leaves a heartbeat in the same step; says what stood in its place. */
 const FOLLOW = `
+local before = ''
 if ARGV[1] ~= '' then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 86400000)
+  before = redis.call('HGET', KEYS[2], ARGV[1]) or ''
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-return {last[1] and last[1][1] or '', redis.call('XRANGE', KEYS[1], '(' .. ARGV[3], '+', 'COUNT', ARGV[4])}`;
+return {
+  before, last[1] and last[1][1] or '',
+  redis.call('XRANGE', KEYS[1], '(' .. ARGV[3], '+', 'COUNT', ARGV[4]), redis.call('HGETALL', KEYS[2])
+}`;
 
-/** Nodes whose lease is running. */
-const HOLDERS = `
-local time = redis.call('TIME')
-return redis.call('ZRANGEBYSCORE', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000), '+inf')`;
-
-/** The first word of a node stands, and nothing is written for an event that has been forgotten. */
-const ACKNOWLEDGE = `
-for i, key in ipairs(KEYS) do
-  if redis.call('EXISTS', key) == 1 then redis.call('HSETNX', key, 'node:' .. ARGV[1], ARGV[i + 1]) end
+/** Removes what nobody needs any more, unless it has changed meanwhile. */
+const FORGET = `
+for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
 end`;
 
 export interface LogOptions {
-  /** Its settings are taken over for two connections of our own; it is not used itself. */
-  readonly redis: Redis;
-  readonly node: string;
+  readonly links: LogLinks;
+  readonly cluster: string;
+  readonly secrets: ClusterSecrets;
+  readonly self: Member;
+  readonly peers: Peers;
   readonly heartbeatMs: number;
-  /** How long others may believe this node alive after its last heartbeat. */
-  readonly leaseMs: number;
-  /** How long events and receipts are kept: longer than any token lives. */
+  /** How long Redis keeps events. */
   readonly retentionMs: number;
+  /** How many of them, roughly, at most; 0 is without end. */
+  readonly maxEvents: number;
+  /** Replicas that must have confirmed a heartbeat or an event before it counts. */
+  readonly replicas: number;
   /**
-   * Takes one signed event: resolves once nobody whom it covers gets in any more, with the promise of this node's receipt
-   * for when their sockets are closed; to undefined when it is not to be believed; rejects when that cannot be told yet,
-   * and is then asked again.
+   * Takes one signed event: resolves once nobody whom it covers gets in any more, or it is not to be believed; rejects when
+   * that cannot be told yet, and is then asked again.
    */
-  apply(set: string): Promise<{ readonly name: string; readonly done: Promise<NodeReceipt> } | undefined>;
+  apply(set: string): Promise<void>;
   /** Counts whom a signed question speaks of; undefined when it is not to be believed. Changes nothing. */
   count(question: string): Promise<(Count & { readonly id: string }) | undefined>;
+  /** Everything that is in Redis has been read. */
+  onRead(beat: Beat): void;
+  /** Redis has less than was read from it. */
+  onLoss(): void;
   onProblem(message: string, error: unknown): void;
+}
+
+/** A heartbeat that has found its way. */
+export interface Beat {
+  /** When it was sent, by the monotonic clock. */
+  readonly sentAt: number;
+  /** The one before stood where it was left: everybody could see without a break that this node is alive. */
+  readonly unbroken: boolean;
 }
 
 /** What one node says to a question that all were asked. */
@@ -85,103 +98,73 @@ export interface Count {
   readonly sids: readonly string[];
 }
 
-export interface RevocationLog {
-  /** Replays the whole stream, then takes the lease. Keeps trying until it has. */
+export interface Log {
+  /** Listens for the bell, and beats from here on. */
   start(): Promise<void>;
-  /** Whether everything is replayed and the lease is running, by this machine's monotonic clock. */
-  isCurrent(): boolean;
-  /** Puts an event into the cluster's log, durably as far as Redis is. Rejects when Redis cannot take it now. */
-  append(name: string, set: string): Promise<void>;
+  /** Events that could not be judged yet. */
+  readonly unsettled: number;
+  /** Beats now. */
+  hurry(): void;
+  /**
+   * Puts an event into the cluster's log, durably as far as Redis is. Rejects when Redis cannot take it now.
+   *
+   * @param receipt the key of its receipt
+   * @returns whose word is awaited already, as it stands in Redis
+   */
+  append(receipt: string, set: string): Promise<string>;
   /** Asks every node that holds a lease, and adds up what those said that answered in time. */
   ask(id: string, question: string, waitMs: number): Promise<Rehearsal>;
-  /** What the cluster knows of an event; undefined when it knows nothing of it. */
-  receipt(name: string, id: string): Promise<ClusterReceipt | undefined>;
   /** Uses a ticket up. Resolves to whether it was unused until now; rejects when Redis cannot tell. */
   burn(ticket: string, seconds: number): Promise<boolean>;
   /** Milliseconds since the last good heartbeat; infinite before the first. */
   silenceMs(): number;
-  /** Gives the lease back and leaves. */
+  /** Says farewell and leaves. */
   stop(): Promise<void>;
 }
 
-type FollowReply = [last: string, entries: [id: string, fields: string[]][]];
+type FollowReply = [before: string, last: string, entries: [id: string, fields: string[]][], heartbeats: string[]];
 
-export function createLog(options: LogOptions): RevocationLog {
-  const { node, heartbeatMs, leaseMs, retentionMs, onProblem } = options;
-  const commands = options.redis.duplicate({
-    lazyConnect: true,
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    commandTimeout: COMMAND_TIMEOUT_MS,
-    connectTimeout: COMMAND_TIMEOUT_MS,
-    retryStrategy: () => RETRY_MS,
-  });
-  const bell = options.redis.duplicate({
-    lazyConnect: true,
-    maxRetriesPerRequest: null,
-    connectTimeout: COMMAND_TIMEOUT_MS,
-    retryStrategy: () => RETRY_MS,
-  });
-
+export function createLog(options: LogOptions): Log {
+  const { links, self, peers, onProblem } = options;
   let position = "0-0";
   let lastBeat = Number.NEGATIVE_INFINITY;
-  let leaseEnd = Number.NEGATIVE_INFINITY;
   let stopped = false;
-  let timer: NodeJS.Timeout | undefined;
+  let beating: Promise<void> | undefined;
+  let wake: (() => void) | undefined;
+  let count = 0;
+  let failing = false;
+  /** Heartbeats of which one should stand in Redis: the last one that was answered, and those sent since. */
+  let standing: string[] = [];
   /** Entries that the bell brought before the stream was read that far. */
   const ahead = new Map<string, string>();
   /** Entries that could not be judged yet. */
   const unsettled = new Map<string, string>();
-  const unacknowledged = new Map<string, NodeReceipt>();
-  let acknowledging: Promise<void> | undefined;
 
   async function take(entry: string, set: string): Promise<void> {
     try {
-      const applied = await options.apply(set);
+      await options.apply(set);
       unsettled.delete(entry);
-      // Not waited for: closing may take its time, and the heartbeat must not.
-      if (applied !== undefined) void acknowledgeOnce(applied.name, applied.done);
     } catch (error) {
+      if (!unsettled.has(entry)) onProblem("an event cannot be judged yet", error);
       unsettled.set(entry, set);
-      onProblem("an event cannot be judged yet", error);
-    }
-  }
-
-  async function acknowledgeOnce(id: string, done: Promise<NodeReceipt>): Promise<void> {
-    try {
-      unacknowledged.set(id, await done);
-      await acknowledge();
-    } catch (error) {
-      onProblem("a receipt could not be written; the next heartbeat will", error);
-    }
-  }
-
-  /** Writes what there is to write, in one go for all that wait. */
-  function acknowledge(): Promise<void> {
-    acknowledging ??= writeReceipts().finally(() => {
-      acknowledging = undefined;
-    });
-    return acknowledging;
-  }
-
-  async function writeReceipts(): Promise<void> {
-    while (unacknowledged.size > 0) {
-      const batch = [...unacknowledged].slice(0, ACKS_AT_ONCE);
-      const words = batch.map(([, { applied_at, closed }]) => JSON.stringify({ applied_at, closed }));
-      await commands.eval(ACKNOWLEDGE, batch.length, ...batch.map(([id]) => receiptKey(id)), node, ...words);
-      for (const [id] of batch) unacknowledged.delete(id);
     }
   }
 
   /** Reads one page. Resolves to whether there may be more. */
-  async function follow(lease: boolean): Promise<boolean> {
+  async function follow(): Promise<boolean> {
     const sentAt = performance.now();
-    const holder = lease ? node : "";
-    const reply = await commands.eval(FOLLOW, 2, LOG, NODES, holder, leaseMs, position, PAGE);
-    const [last, entries] = reply as FollowReply;
-    if (last !== "" && isBefore(last, position)) {
-      // The stream is behind what was read from it: Redis was emptied or has lost its tail. Read it all again.
+    const value = await heartbeat(self, ++count, options.cluster, options.secrets);
+    standing.push(value);
+    const args = [memberKey(self), value, position, PAGE];
+    const reply = await links.evalDurable(FOLLOW, [LOG, LEASES], args, options.replicas, DURABLE_WITHIN_MS);
+    const [before, last, entries, heartbeats] = reply as FollowReply;
+    const unbroken = standing.includes(before);
+    standing = [value];
+    await lookAround(heartbeats, sentAt);
+    if (last === "" ? position !== "0-0" : isBefore(last, position)) {
+      // Redis was emptied or has lost its tail. Read it all again.
       position = "0-0";
+      options.onLoss();
       return true;
     }
     await Promise.all(
@@ -193,43 +176,60 @@ export function createLog(options: LogOptions): RevocationLog {
       }),
     );
     position = entries.at(-1)?.[0] ?? position;
+    if (entries.length === PAGE) return true;
     lastBeat = performance.now();
-    // Counted from before the request: Redis cannot have started the lease earlier than that.
-    if (lease && entries.length < PAGE) leaseEnd = sentAt + leaseMs;
-    return entries.length === PAGE;
+    options.onRead({ sentAt, unbroken });
+    return false;
+  }
+
+  async function lookAround(heartbeats: readonly string[], askedAt: number): Promise<void> {
+    const forgotten = await peers.observe(pairs(heartbeats), askedAt);
+    if (forgotten.length > 0) await links.eval(FORGET, [LEASES], forgotten.flat());
   }
 
   async function beat(): Promise<void> {
     for (const [entry, set] of unsettled) await take(entry, set);
-    while (await follow(true));
-    await acknowledge();
+    while (await follow());
   }
 
-  function beatForever(): void {
-    timer = setTimeout(async () => {
+  async function beatForever(): Promise<void> {
+    while (!stopped) {
       try {
         await beat();
+        failing = false;
       } catch (error) {
-        onProblem("the heartbeat failed", error);
+        // Once for each outage: it is tried again several times a second.
+        if (!stopped && !failing) onProblem("the heartbeat failed", error);
+        failing = true;
         // A link that swallows commands without closing would stay like that for minutes.
-        if (isTimeout(error)) commands.disconnect(true);
+        if (isTimeout(error)) links.reset();
       }
-      if (!stopped) beatForever();
-    }, heartbeatMs);
+      if (!stopped) await pause();
+    }
+  }
+
+  function pause(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, Number.isFinite(lastBeat) ? options.heartbeatMs : RETRY_MS);
+      wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   async function answer(question: string): Promise<void> {
-    const count = await options.count(question);
-    if (count === undefined) return;
-    const key = answerKey(count.id);
+    const counted = await options.count(question);
+    if (counted === undefined) return;
+    const key = answerKey(counted.id);
     const sids = `${key}:sids`;
-    const pipeline = commands.pipeline();
-    for (let i = 0; i < count.sids.length; i += PAGE) pipeline.pfadd(sids, ...count.sids.slice(i, i + PAGE));
-    pipeline.expire(sids, ANSWER_SECONDS).hset(key, node, count.sockets).expire(key, ANSWER_SECONDS);
+    const pipeline = links.commands.pipeline();
+    for (let i = 0; i < counted.sids.length; i += PAGE) pipeline.pfadd(sids, ...counted.sids.slice(i, i + PAGE));
+    pipeline.expire(sids, ANSWER_SECONDS).hset(key, self.node, counted.sockets).expire(key, ANSWER_SECONDS);
     await pipeline.exec();
   }
 
-  bell.on("message", (channel: string, message: string) => {
+  function hear(channel: string, message: string): void {
     if (channel === QUESTIONS) {
       answer(message).catch((error: unknown) => onProblem("a question could not be answered", error));
       return;
@@ -241,81 +241,65 @@ export function createLog(options: LogOptions): RevocationLog {
     if (ahead.size >= AHEAD_LIMIT) ahead.clear();
     ahead.set(entry, set);
     void take(entry, set);
-  });
-  for (const connection of [commands, bell]) {
-    connection.on("error", (error) => onProblem("the link to Redis is broken", error));
-  }
-
-  async function replay(): Promise<void> {
-    // The bell first: what is appended while the stream is read would be missed otherwise until the next heartbeat.
-    await bell.subscribe(BELL, QUESTIONS);
-    while (await follow(false));
-    await beat();
   }
 
   return {
     async start() {
       if (stopped) return;
-      for (const connection of [commands, bell]) connection.connect().catch(() => undefined); // told by "error", retried
-      while (!stopped) {
-        try {
-          await replay();
-          beatForever();
-          return;
-        } catch (error) {
-          onProblem("cannot replay the log yet", error);
-          await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-        }
-      }
+      links.connect();
+      // The bell first: what is appended while the stream is read would be missed otherwise until the next heartbeat.
+      links
+        .subscribe([BELL, QUESTIONS], hear)
+        .catch((error: unknown) => onProblem("the bell cannot be heard; the heartbeat finds what it brings", error));
+      beating = beatForever();
     },
-    isCurrent: () => performance.now() < leaseEnd && unsettled.size === 0,
-    async append(name, set) {
-      await commands.eval(APPEND, 3, LOG, NODES, receiptKey(name), set, BELL, retentionMs);
+    get unsettled() {
+      return unsettled.size;
+    },
+    hurry: () => wake?.(),
+    async append(receipt, set) {
+      const askedAt = performance.now();
+      const args = [set, BELL, options.retentionMs, options.maxEvents, links.publishCommand];
+      const reply = await links.evalDurable(APPEND, [LOG, LEASES, receipt], args, options.replicas, DURABLE_WITHIN_MS);
+      const [expected, heartbeats] = reply as [string, string[]];
+      await peers.observe(pairs(heartbeats), askedAt);
+      return expected;
     },
     async ask(id, question, waitMs) {
-      const nodes = await commands.eval(HOLDERS, 1, NODES);
-      const expected = nodes as string[];
-      await commands.publish(QUESTIONS, question);
+      const expected = new Set(peers.alive().map(({ node }) => node));
+      await links.publish(QUESTIONS, question);
       const until = performance.now() + waitMs;
       for (;;) {
-        const said = await commands.hgetall(answerKey(id));
-        const silent = expected.filter((holder) => !(holder in said));
+        const said = await links.commands.hgetall(answerKey(id));
+        const silent = [...expected].filter((node) => !(node in said));
         if (silent.length > 0 && performance.now() < until) {
           await new Promise((resolve) => setTimeout(resolve, ANSWER_LOOK_MS));
           continue;
         }
-        const sockets = Object.values(said).reduce((sum, count) => sum + Number(count), 0);
-        return { sockets, sessions: await commands.pfcount(`${answerKey(id)}:sids`), silent };
+        const sockets = Object.values(said).reduce((sum, some) => sum + Number(some), 0);
+        return { sockets, sessions: await links.commands.pfcount(`${answerKey(id)}:sids`), silent };
       }
     },
-    async receipt(name, id) {
-      return clusterReceipt(id, await commands.hgetall(receiptKey(name)));
-    },
     async burn(ticket, seconds) {
-      return (await commands.set(ticketKey(ticket), node, "EX", seconds, "NX")) === "OK";
+      return (await links.commands.set(ticketKey(ticket), self.node, "EX", seconds, "NX")) === "OK";
     },
     silenceMs: () => performance.now() - lastBeat,
     async stop() {
       stopped = true;
-      leaseEnd = Number.NEGATIVE_INFINITY;
-      clearTimeout(timer);
-      await commands.zrem(NODES, node).catch(() => undefined); // Redis is away: the lease ends by itself
-      commands.disconnect();
-      bell.disconnect();
+      wake?.();
+      await beating;
+      const farewell = await heartbeat({ ...self, leaseMs: 0 }, ++count, options.cluster, options.secrets);
+      // With Redis away the lease ends by itself.
+      await links.commands.hset(LEASES, memberKey(self), farewell).catch(() => undefined);
+      links.disconnect();
     },
   };
 }
 
-function clusterReceipt(id: string, hash: Record<string, string>): ClusterReceipt | undefined {
-  const { entry, expected: expectedJson, ...words } = hash;
-  if (entry === undefined || expectedJson === undefined) return undefined;
-  const expected = JSON.parse(expectedJson) as string[];
-  const applied = Object.entries(words).map(([field, word]) => ({
-    node: field.slice("node:".length),
-    ...(JSON.parse(word) as Omit<NodeReceipt, "node">),
-  }));
-  const done = new Set(applied.map(({ node }) => node));
-  return { id, expected, applied, pending: expected.filter((node) => !done.has(node)) };
+function pairs(flat: readonly string[]): Map<string, string> {
+  const map = new Map<string, string>();
+  for (let i = 0; i < flat.length; i += 2) map.set(flat[i] ?? "", flat[i + 1] ?? "");
+  return map;
 }
 
 /** Whether stream entry `a` is older than `b`; both are `<milliseconds>-<sequence>`. */

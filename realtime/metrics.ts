@@ -51,9 +51,10 @@ export function createMetrics(door: Door): Metrics {
   });
   const ignored = new Counter({
     name: "keycard_ignored_events_total",
-    help: "Entries in Redis that no trusted issuer had signed.",
+    help: "Things in Redis that no trusted issuer had signed or no node of the cluster sealed.",
     registers,
   });
+  const fenced = new Counter({ name: "keycard_fenced_total", help: "Times that the node was cut off.", registers });
   const problems = new Counter({ name: "keycard_problems_total", help: "Links and keys that failed.", registers });
   for (const [name, help, value] of GAUGES) {
     new Gauge({
@@ -79,6 +80,7 @@ export function createMetrics(door: Door): Metrics {
     latency.observe(Math.max(0, event.afterMs) / 1000);
   });
   door.events.on("ignored", () => ignored.inc());
+  door.events.on("fenced", () => fenced.inc());
   door.events.on("problem", () => problems.inc());
   return { text: () => registry.metrics(), contentType: registry.contentType };
 }
@@ -87,13 +89,18 @@ const GAUGES: readonly (readonly [name: string, help: string, value: (door: Door
   ["keycard_sockets", "Sockets that are in.", (door) => door.health().sockets],
   ["keycard_index_entries", "Live revocations in the index.", (door) => door.health().revocations],
   ["keycard_ready", "1 when the node lets people in.", (door) => Number(door.health().ready)],
-  [
-    "keycard_log_current",
-    "1 when the node holds its lease and has read the log.",
-    (door) => Number(door.health().log_current),
-  ],
-  ["keycard_log_silence_seconds", "Time since the last good heartbeat.", (door) => silenceSeconds(door)],
+  ["keycard_lease_seconds", "Time until the node is fenced unless it hears something.", (door) => leaseSeconds(door)],
+  ["keycard_link_redis", "1 while revocations come through Redis.", (door) => Number(door.health().link === "redis")],
+  ["keycard_link_feed", "1 while only the edge's feed brings them.", (door) => Number(door.health().link === "feed")],
+  ["keycard_log_gap", "1 while an event is known to be missing.", (door) => Number(door.health().gap)],
+  ["keycard_log_unsettled", "Events that cannot be judged yet.", (door) => door.health().unsettled],
+  ["keycard_peers", "Nodes of the cluster whose heartbeat is seen, this one included.", (door) => door.health().peers],
+  ["keycard_log_silence_seconds", "Time since the last good heartbeat to Redis.", (door) => silenceSeconds(door)],
 ];
+
+function leaseSeconds(door: Door): number {
+  return Number(door.health().lease_ms) / 1000;
+}
 
 function silenceSeconds(door: Door): number | undefined {
   const { log_silence_ms } = door.health();

@@ -11,18 +11,18 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { randomUUID } from "node:crypto";
 import { EventEmitter } from "node:events";
 import type { IncomingMessage } from "node:http";
-import type { Redis } from "ioredis";
 import type { Namespace, Server } from "socket.io";
 import { TICKET_LIFETIME, type VerifiedClaims } from "#contract/access-token";
+import { type ClusterSecrets, MIN_CLUSTER_SECRET } from "#contract/cluster";
 import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
-import type { Rehearsal } from "#contract/revocation";
-import { Admissions, type Applied, demandSameSession, nameOf } from "./admissions.ts";
+import { Admissions, demandSameSession } from "./admissions.ts";
+import { createControl } from "./control.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
 import { createGate, type Limits } from "./limits.ts";
 import { createLobby, type Lobby } from "./lobby.ts";
-import { createLog } from "./log.ts";
 import { createReceiver, type Health, type Receiver } from "./receiver.ts";
-import { demand, demandClaims, type NamespaceRule, type Rule, rulesFor } from "./rules.ts";
+import type { RedisClient } from "./redis.ts";
+import { demand, demandClaims, keepMsFor, type NamespaceRule, type Rule, rulesFor } from "./rules.ts";
 import {
   type Admission,
   admittedOn,
@@ -30,7 +30,9 @@ import {
   disconnect,
   type ProtectedSocket,
   type SessionData,
+  silenceWhen,
   trackTransport,
+  withLastWord,
 } from "./sockets.ts";
 import { createVerifier, type TrustedIssuer } from "./verifier.ts";
 
@@ -43,11 +45,16 @@ export type { Transmitter, TrustedIssuer } from "./verifier.ts";
 
 export interface ProtectOptions {
   /** A client of the Redis that the nodes of this cluster share; two connections like it are made. */
-  readonly redis: Redis;
+  readonly redis: RedisClient;
   /** Whose tokens let people in, and whose word ends them. */
   readonly issuers: readonly TrustedIssuer[];
   /** The name of this cluster: the `aud` of the events meant for it. */
   readonly cluster: string;
+  /**
+   * What the nodes of this cluster and its edge share, at least 32 characters; while it is being replaced, the new one and the old one.
+   * With it nodes seal what they write into Redis and prove who asks for the edge's feed.
+   */
+  readonly clusterSecret: string | ClusterSecrets;
   /** The name of this node, unique in the cluster; random unless given. */
   readonly node?: string | undefined;
   /** Ways in besides the `auth` payload and the `Authorization` header; none unless given. */
@@ -63,12 +70,21 @@ export interface ProtectOptions {
   readonly expiryLeadSeconds?: number | undefined;
   /** How far the clocks of issuers and this node may differ. Default 5. */
   readonly clockSkewSeconds?: number | undefined;
-  /** How often the lease is renewed and the stream read. Default 1000. */
+  /** How often the lease is renewed and the stream read. Default a fifth of the lease. */
   readonly heartbeatMs?: number | undefined;
-  /** After this long without a heartbeat no new handshake is accepted. Default 5000. */
+  /** After this long without a word from Redis and from the edge's feed the node is fenced: nobody is let in. Default 5000. */
   readonly leaseMs?: number | undefined;
-  /** How long Redis keeps events: longer than any access token lives. Default 2 hours. */
+  /** How long sockets may stay on a node that is fenced. Default 0: they are closed at once, so that others can say that they are. */
+  readonly fencedKeepSeconds?: number | undefined;
+  /** How many replicas of Redis must have confirmed a heartbeat or an event. Default 0; 1 where a Sentinel may fail over. */
+  readonly replicas?: number | undefined;
+  /**
+   * How long Redis keeps events. Default 5 minutes, since what is older is asked of the edge; 2 hours, which must be longer than any
+   * access token lives, where somebody revokes who has no feed.
+   */
   readonly retentionMs?: number | undefined;
+  /** How often the edge is asked whether anything was missed though nothing seems to be. Default 30,000. */
+  readonly feedCheckMs?: number | undefined;
 }
 
 interface About {
@@ -92,8 +108,14 @@ export interface DoorEvents {
       readonly afterMs: number;
     },
   ];
-  /** An event in Redis that no trusted issuer had signed. */
+  /** Something in Redis that no trusted issuer had signed, or no node of this cluster sealed. */
   ignored: [{ readonly detail: string | undefined }];
+  /** Neither Redis nor the edge can be reached: nobody is let in, and sockets are closed. */
+  fenced: [{ readonly sockets: number }];
+  /** By what the node is told of revocations from here on; undefined when by nothing. */
+  link: [{ readonly link: "redis" | "feed" | undefined }];
+  /** What was a problem is none any more. */
+  back: [{ readonly message: string }];
   problem: [{ readonly message: string; readonly error: unknown }];
 }
 
@@ -102,7 +124,7 @@ export interface Door {
   readonly events: EventEmitter<DoorEvents>;
   /** Resolves once keys are there and the log is replayed. Nobody is let in before. */
   ready(): Promise<void>;
-  /** Answers `/events`, `/receipts/:id`, `/healthz` and `/readyz`; returns false for every other request. */
+  /** Answers `/events`, `/receipts`, `/rehearsals`, `/healthz` and `/readyz`; returns false for every other request. */
   readonly receive: Receiver;
   health(): Health;
   /**
@@ -121,8 +143,6 @@ export interface Door {
   close(): Promise<void>;
 }
 
-/** How long a rehearsal waits for nodes that say nothing. */
-const REHEARSAL_WAIT_MS = 1_000;
 const NO_CREDENTIAL: Credential = { kind: "token", value: undefined };
 /** Failures that an attacker makes; the others happen to honest clients. */
 const SUSPICIOUS: readonly RefusalCode[] = ["token_missing", "token_invalid", "session_mismatch", "origin_forbidden"];
@@ -143,6 +163,8 @@ export function protect(io: Server, options: ProtectOptions): Door {
   const onProblem = (message: string, error: unknown) => void events.emit("problem", { message, error });
   const verifier = createVerifier({ issuers: options.issuers, cluster: options.cluster, clockSkewSeconds, onProblem });
   const gate = createGate(options.limits ?? {});
+  const secrets = clusterSecrets(options.clusterSecret);
+  const keepMs = 1000 * (options.fencedKeepSeconds ?? 0);
   const admissions = new Admissions({
     node,
     issuers: options.issuers.map(({ issuer }) => issuer),
@@ -155,15 +177,22 @@ export function protect(io: Server, options: ProtectOptions): Door {
   });
   const lobby: Lobby | undefined =
     options.lobby && createLobby({ ...options.lobby, onSeated: watchPackets, onTimeout: timeOut });
-  const log = createLog({
+  // Being fenced is told at once, even if nobody has to go yet.
+  const keeps = new Set([0, keepMs, ...(options.namespaces ?? []).map((rule) => 1000 * (rule.fencedKeepSeconds ?? 0))]);
+  const leaseMs = options.leaseMs ?? 5_000;
+  const control = createControl({
+    ...{ node, verifier, admissions, leaseMs, onProblem, secrets, onFenced: fence },
     redis: options.redis,
-    node,
-    heartbeatMs: options.heartbeatMs ?? 1_000,
-    leaseMs: options.leaseMs ?? 5_000,
-    retentionMs: options.retentionMs ?? 2 * 60 * 60_000,
-    apply: applySigned,
-    count: countSigned,
-    onProblem,
+    issuers: options.issuers,
+    cluster: options.cluster,
+    keepMs: Math.max(...keeps),
+    heartbeatMs: options.heartbeatMs ?? leaseMs / 5,
+    retentionMs: options.retentionMs,
+    feedCheckMs: options.feedCheckMs ?? 30_000,
+    replicas: options.replicas ?? 0,
+    onLink: (link) => events.emit("link", { link }),
+    onBack: (message) => events.emit("back", { message }),
+    onIgnored: (detail) => events.emit("ignored", { detail }),
   });
   /** Claims of sockets that have been judged on this connection, until they are connected. */
   const verified = new WeakMap<ProtectedSocket, { readonly claims: VerifiedClaims; readonly tookMs: number }>();
@@ -180,7 +209,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
   }
 
   function isReady(): boolean {
-    return !draining && log.isCurrent();
+    return !draining && control.isCurrent();
   }
 
   function about(socket: ProtectedSocket): About {
@@ -207,7 +236,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
   /** The one credential that costs a command to Redis: only there can a second use on another node be seen. */
   async function redeem(value: unknown): Promise<VerifiedClaims> {
     const { claims, ticket } = await verifier.ticket(value);
-    const fresh = await log.burn(ticket, TICKET_LIFETIME + 2 * clockSkewSeconds).catch((cause: unknown) => {
+    const fresh = await control.burn(ticket, TICKET_LIFETIME + 2 * clockSkewSeconds).catch((cause: unknown) => {
       throw new Refusal("unavailable", { cause, detail: "Redis cannot tell whether the ticket was used" });
     });
     if (!fresh) throw new Refusal("token_invalid", { detail: "the ticket was used before" });
@@ -256,8 +285,9 @@ export function protect(io: Server, options: ProtectOptions): Door {
       // Connection state recovery can skip middleware, and restores what `socket.data` was.
       if (judged === undefined) throw new Refusal("token_missing", { detail: "not judged on this connection" });
       demandReady();
-      admissions.admit(socket, judged.claims);
+      admissions.admit(socket, judged.claims, keepMsFor(socket.nsp.name, keepMs / 1000, options.namespaces ?? []));
       trackTransport(socket);
+      silenceWhen(socket.conn, mayNotStay);
       leaveRoomsBeyond(socket, judged.claims);
       const { sub, sid } = judged.claims;
       events.emit("admitted", { ...about(socket), sub, sid, tookMs: judged.tookMs });
@@ -283,14 +313,24 @@ export function protect(io: Server, options: ProtectOptions): Door {
       }
       if (packet.id !== undefined) args.push(hearing.ack(packet.id));
       if (dead === undefined) void authenticate(socket, args);
-      else acknowledge(args, unauthorizedErrorData(new Refusal(dead)));
+      else withLastWord(socket, () => acknowledge(args, unauthorizedErrorData(new Refusal(dead))));
     };
   }
 
   function deathOf(admission: Admission | undefined): RefusalCode | undefined {
     if (admission === undefined) return "token_missing";
     if (admission.ended !== undefined) return admission.ended;
+    if (isOver(admission)) return "unavailable";
     return admission.claims.exp <= Date.now() / 1000 ? "token_expired" : undefined;
+  }
+
+  /** Whether the node is fenced, and for longer than this socket may stay. */
+  function isOver({ keepMs }: Admission): boolean {
+    return performance.now() > control.leaseEndsAt() + keepMs;
+  }
+
+  function mayNotStay(socket: ProtectedSocket): boolean {
+    return deathOf(admissions.of(socket)) !== undefined;
   }
 
   /** The event `authenticate`: the way out of the lobby, and the way to go on with a fresh token. */
@@ -427,46 +467,6 @@ export function protect(io: Server, options: ProtectOptions): Door {
     }
   }
 
-  async function applySigned(set: string): Promise<Applied | undefined> {
-    try {
-      const { issuer, event } = await verifier.revocation(set, true);
-      return admissions.apply(issuer, event);
-    } catch (thrown) {
-      const refusal = toRefusal(thrown);
-      if (refusal.status >= 500) throw thrown;
-      // Redis is not an authority: what no trusted issuer has signed is not obeyed, whoever wrote it.
-      events.emit("ignored", { detail: refusal.detail });
-      return undefined;
-    }
-  }
-
-  async function countSigned(question: string) {
-    try {
-      const { issuer, id, targets } = await verifier.rehearsal(question);
-      return { id, ...admissions.hitBy(issuer, targets) };
-    } catch (thrown) {
-      events.emit("ignored", { detail: toRefusal(thrown).detail });
-      return undefined;
-    }
-  }
-
-  /** Whom a revocation would hit in the whole cluster. @throws {Refusal} when no trusted issuer asks */
-  async function rehearse(question: string): Promise<Rehearsal> {
-    const { id } = await verifier.rehearsal(question);
-    return await log.ask(id, question, REHEARSAL_WAIT_MS);
-  }
-
-  /** Acts on it here at once; says yes only when Redis has it for the others. */
-  async function accept(set: string): Promise<void> {
-    const { issuer, event } = await verifier.revocation(set);
-    admissions.apply(issuer, event);
-    try {
-      await log.append(nameOf(issuer, event.id), set);
-    } catch (error) {
-      throw new Refusal("unavailable", { cause: error, detail: "Redis cannot take the event" });
-    }
-  }
-
   /** Every HTTP request of the transports passes here, upgrades included. */
   function watchRequest(request: IncomingMessage, _response: unknown, next: (error?: Error) => void): void {
     // The last one, as Engine.IO reads it.
@@ -523,15 +523,27 @@ export function protect(io: Server, options: ProtectOptions): Door {
     conn.once("close", () => clearTimeout(patience));
   }
 
+  /** Every time that some sockets were given is up by itself; a lease that begins anew meanwhile ends the matter. */
+  function fence(): void {
+    const endedAt = control.leaseEndsAt();
+    for (const forMs of keeps) {
+      const timer = setTimeout(async () => {
+        fences.delete(timer);
+        if (control.leaseEndsAt() !== endedAt) return;
+        events.emit("fenced", { sockets: await admissions.fence(forMs) });
+      }, forMs);
+      fences.add(timer);
+    }
+  }
+  const fences = new Set<NodeJS.Timeout>();
+
   function health(): Health {
-    const silence = log.silenceMs();
     return {
       ready: isReady(),
       node,
       cluster: options.cluster,
       draining,
-      log_current: log.isCurrent(),
-      log_silence_ms: Number.isFinite(silence) ? Math.round(silence) : null,
+      ...control.health(),
       sockets: admissions.sockets,
       revocations: admissions.revocations,
     };
@@ -542,17 +554,16 @@ export function protect(io: Server, options: ProtectOptions): Door {
   verifyRecovered(io);
   io.engine.use(watchRequest);
   io.engine.on("connection", watchTransport);
-  const started = verifier.ready().then(() => log.start());
+  const started = control.start();
 
   return {
     node,
     events,
     ready: () => started,
     receive: createReceiver({
-      accept,
-      rehearse,
-      authorizeQuery: (token) => verifier.receiptQuery(token),
-      receipt: (issuer, id) => log.receipt(nameOf(issuer, id), id),
+      accept: (set) => control.accept(set),
+      rehearse: (question) => control.rehearse(question),
+      receipts: (query, waitMs) => control.receipts(query, waitMs),
       health,
       onProblem,
     }),
@@ -570,11 +581,19 @@ export function protect(io: Server, options: ProtectOptions): Door {
     async close() {
       draining = true;
       verifier.close();
+      for (const timer of fences) clearTimeout(timer);
       // The lease last: while a socket is open, receipts must wait for this node.
       await admissions.close();
-      await log.stop();
+      await control.stop();
     },
   };
+}
+
+/** @throws {TypeError} */
+function clusterSecrets(given: string | ClusterSecrets): ClusterSecrets {
+  const secrets: ClusterSecrets = typeof given === "string" ? [given] : given;
+  if (secrets.every((secret) => secret?.length >= MIN_CLUSTER_SECRET)) return secrets;
+  throw new TypeError(`clusterSecret: at least ${MIN_CLUSTER_SECRET} characters`);
 }
 
 /** What Socket.IO has and its types do not show. */

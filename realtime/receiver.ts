@@ -2,19 +2,13 @@
  * The HTTP side of a node: takes in events (push delivery, RFC 8935), answers receipt queries, and says how it is.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { JWT_MEDIA_TYPE } from "#contract/cluster";
 import { Refusal, toRefusal } from "#contract/refusal";
-import {
-  type ClusterReceipt,
-  REHEARSAL_MEDIA_TYPE,
-  type Rehearsal,
-  SECURITY_EVENT_MEDIA_TYPE,
-} from "#contract/revocation";
+import { REHEARSAL_MEDIA_TYPE, type Rehearsal, SECURITY_EVENT_MEDIA_TYPE } from "#contract/revocation";
 
 const MAX_EVENT_BYTES = 16_384;
 const BODY_TIMEOUT_MS = 5_000;
 const MAX_WAIT_MS = 5_000;
-const FIRST_LOOK_MS = 2;
-const SLOWEST_LOOK_MS = 50;
 
 /** What a node says of itself. `ready` is whether it should be sent new connections. */
 export interface Health {
@@ -27,9 +21,8 @@ export interface ReceiverOptions {
   accept(set: string): Promise<void>;
   /** Says whom a revocation would hit. @throws {Refusal} when no trusted issuer asks */
   rehearse(question: string): Promise<Rehearsal>;
-  /** Resolves to the issuer whose events are asked about. @throws {Refusal} when the query was not signed by a trusted issuer */
-  authorizeQuery(token: unknown): Promise<string>;
-  receipt(issuer: string, id: string): Promise<ClusterReceipt | undefined>;
+  /** Says what became of events, as a JWT. @throws {Refusal} when no trusted issuer asks */
+  receipts(query: string, waitMs: number): Promise<string>;
   health(): Health;
   onProblem(message: string, error: unknown): void;
 }
@@ -37,7 +30,13 @@ export interface ReceiverOptions {
 /** Answers a request if it is one of ours. Returns whether it was. */
 export type Receiver = (request: IncomingMessage, response: ServerResponse) => boolean;
 
-type Answer = { readonly status: number; readonly body?: unknown; readonly headers?: Readonly<Record<string, string>> };
+interface Answer {
+  readonly status: number;
+  readonly body?: unknown;
+  /** In the place of a body. */
+  readonly jwt?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
 
 export function createReceiver(options: ReceiverOptions): Receiver {
   function route(request: IncomingMessage): (() => Answer | Promise<Answer>) | undefined {
@@ -47,10 +46,10 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     if (pathname === "/readyz") return only(request, "GET", readiness);
     if (pathname === "/events") return only(request, "POST", () => takeEvent(request));
     if (pathname === "/rehearsals") return only(request, "POST", () => rehearse(request));
-    const receipt = /^\/receipts\/([\w-]{1,64})$/.exec(pathname);
-    if (receipt?.[1] === undefined) return undefined;
-    const id = receipt[1];
-    return only(request, "GET", () => tellReceipt(request, id, new URLSearchParams(query).get("wait")));
+    if (pathname === "/receipts") {
+      return only(request, "POST", () => tellReceipts(request, new URLSearchParams(query).get("wait")));
+    }
+    return undefined;
   }
 
   function readiness(): Answer {
@@ -91,25 +90,14 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     return deliveryError(deliveryErrorCode(refusal), refusal.message);
   }
 
-  async function tellReceipt(request: IncomingMessage, id: string, wait: string | null): Promise<Answer> {
-    const bearer = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1];
-    let issuer: string;
+  async function tellReceipts(request: IncomingMessage, wait: string | null): Promise<Answer> {
+    const query = mediaTypeOf(request) === JWT_MEDIA_TYPE ? await readBody(request) : undefined;
+    if (query === undefined) return refused(new Refusal("request_malformed"));
     try {
-      issuer = await options.authorizeQuery(bearer);
+      const jwt = await options.receipts(query, Math.min(Math.max(Number(wait) || 0, 0), MAX_WAIT_MS));
+      return { status: 200, jwt };
     } catch (error) {
       return refused(toRefusal(error));
-    }
-    const receipt = await settled(issuer, id, Math.min(Math.max(Number(wait) || 0, 0), MAX_WAIT_MS));
-    return receipt === undefined ? { status: 404 } : { status: 200, body: receipt };
-  }
-
-  /** Looks until nothing is pending or the wait is over. */
-  async function settled(issuer: string, id: string, waitMs: number): Promise<ClusterReceipt | undefined> {
-    const until = performance.now() + waitMs;
-    for (let pause = FIRST_LOOK_MS; ; pause = Math.min(pause * 2, SLOWEST_LOOK_MS)) {
-      const receipt = await options.receipt(issuer, id);
-      if (receipt === undefined || receipt.pending.length === 0 || performance.now() >= until) return receipt;
-      await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
 
@@ -136,15 +124,17 @@ function only(request: IncomingMessage, method: string, answer: () => Answer | P
   return request.method === method ? answer : () => ({ status: 405, headers: { allow: method } });
 }
 
-function send(request: IncomingMessage, response: ServerResponse, { status, body, headers }: Answer): void {
+function send(request: IncomingMessage, response: ServerResponse, { status, body, jwt, headers }: Answer): void {
+  const text = jwt ?? (body === undefined ? undefined : JSON.stringify(body));
+  const type = jwt === undefined ? "application/json" : JWT_MEDIA_TYPE;
   // A body that was not read to its end must not be taken for the next request.
   if (!request.complete) response.setHeader("connection", "close");
   response.writeHead(status, {
     "cache-control": "no-store",
-    ...(body === undefined ? { "content-length": "0" } : { "content-type": "application/json" }),
+    ...(text === undefined ? { "content-length": "0" } : { "content-type": type }),
     ...headers,
   });
-  response.end(body === undefined ? undefined : JSON.stringify(body));
+  response.end(text);
 }
 
 /** RFC 8935 section 2.4. The codes are coarse, and say no more than the sender of a bad event needs. */

@@ -15,12 +15,22 @@ export interface Rule extends Demand {
 export interface NamespaceRule extends Rule {
   /** A name, a pattern, or a function of the name: namespaces made later and dynamic ones are covered. */
   readonly namespace: string | RegExp | ((name: string) => boolean);
+  /** How long its sockets may stay on a node that is fenced, in the place of what `protect` was told for all. */
+  readonly fencedKeepSeconds?: number | undefined;
 }
 
 /** What a namespace demands. */
 export function rulesFor(name: string, always: Rule | undefined, some: readonly NamespaceRule[]): readonly Rule[] {
   const matching = some.filter(({ namespace }) => isMatch(namespace, name));
   return always === undefined ? matching : [always, ...matching];
+}
+
+/** How long the sockets of a namespace may stay on a node that is fenced: the shortest time that a rule names, milliseconds. */
+export function keepMsFor(name: string, always: number, some: readonly NamespaceRule[]): number {
+  const own = some
+    .filter(({ namespace, fencedKeepSeconds }) => fencedKeepSeconds !== undefined && isMatch(namespace, name))
+    .map(({ fencedKeepSeconds }) => fencedKeepSeconds ?? 0);
+  return 1000 * (own.length > 0 ? Math.min(...own) : always);
 }
 
 /** @throws {Refusal} `scope_insufficient`, naming what is required */

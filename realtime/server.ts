@@ -1,13 +1,13 @@
 /** A node: HTTP, Socket.IO with the Redis adapter, and the door. An app's own handlers are put on top. */
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
-import { createAdapter } from "@socket.io/redis-adapter";
-import { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { Server } from "socket.io";
+import { createAppAdapter } from "./app-adapter.ts";
 import type { Config } from "./config.ts";
 import { createMetrics } from "./metrics.ts";
 import { type Door, protect } from "./protect.ts";
+import { connectRedis } from "./redis.ts";
 
 /** An app's own part of a node. */
 export type Handlers = (io: Server, door: Door) => void | Promise<void>;
@@ -25,11 +25,11 @@ const MAX_PACKET_BYTES = 64 * 1024;
 const CONNECT_TIMEOUT_MS = 10_000;
 
 export async function startNode(config: Config, log: Logger, handlers: Handlers | undefined): Promise<Node> {
-  const redis = new Redis(config.REDIS_URL, { lazyConnect: true });
-  const { pub, sub } = await adapterClients(redis, log);
+  const redis = connectRedis(config);
+  const messages = await createAppAdapter(redis, log);
   const http = createServer();
   const io = new Server(http, {
-    adapter: createAdapter(pub, sub),
+    adapter: messages.adapter,
     serveClient: false,
     maxHttpBufferSize: MAX_PACKET_BYTES,
     connectTimeout: CONNECT_TIMEOUT_MS,
@@ -44,12 +44,16 @@ export async function startNode(config: Config, log: Logger, handlers: Handlers 
         issuer: config.ISSUER,
         audience: config.AUDIENCE,
         jwksUri: config.JWKS_URL,
+        feed: config.FEED_URL,
         algorithms: config.ALGORITHMS.length > 0 ? config.ALGORITHMS : undefined,
       },
     ],
     cluster: config.CLUSTER,
     node: config.NODE_NAME,
+    clusterSecret: config.CLUSTER_SECRET,
     leaseMs: config.LEASE_SECONDS * 1000,
+    fencedKeepSeconds: config.FENCED_KEEP_SECONDS,
+    replicas: config.REDIS_WAIT_REPLICAS,
     credentials: {
       cookie:
         config.TOKEN_COOKIE === undefined ? undefined : { name: config.TOKEN_COOKIE, origins: config.ALLOWED_ORIGINS },
@@ -92,32 +96,10 @@ export async function startNode(config: Config, log: Logger, handlers: Handlers 
       door.drain();
       await door.close();
       await io.close();
-      for (const client of [redis, pub, sub]) client.disconnect();
+      messages.disconnect();
+      redis.disconnect();
     },
   };
-}
-
-/**
- * The app's own messages, and only those, travel through the adapter. While Redis is away a message reaches this
- * node's sockets and is not queued, so that it neither comes late nor fills the memory.
- */
-async function adapterClients(redis: Redis, log: Logger): Promise<{ pub: Redis; sub: Redis }> {
-  const pub = redis.duplicate({ enableOfflineQueue: false, maxRetriesPerRequest: 0 });
-  const sub = redis.duplicate({ maxRetriesPerRequest: null });
-  for (const client of [pub, sub]) {
-    client.on("error", (err) => log.warn({ err }, "the adapter lost Redis"));
-    catchUnawaited(client, (err) => log.warn({ err }, "the adapter could not reach Redis"));
-    await client.connect().catch(() => undefined); // told by "error", retried
-  }
-  return { pub, sub };
-}
-
-/** The adapter does not look at what becomes of these commands, and a rejection that nobody looks at ends a process. */
-function catchUnawaited(client: Redis, onError: (error: unknown) => void): void {
-  for (const name of ["publish", "subscribe", "psubscribe", "unsubscribe", "punsubscribe"] as const) {
-    const command = client[name].bind(client) as (...args: unknown[]) => Promise<unknown>;
-    Object.assign(client, { [name]: (...args: unknown[]) => command(...args).catch(onError) });
-  }
 }
 
 function isAllowedOrigin(config: Config, request: IncomingMessage): boolean {
@@ -134,6 +116,12 @@ function logEvents(log: Logger, { events }: Door): void {
   events.on("renewed", (about) => log.debug(about, "renewed"));
   events.on("expired", (about) => log.info(about, "expired"));
   events.on("revoked", (about) => log.info(about, "revoked"));
-  events.on("ignored", (about) => log.warn(about, "an event in Redis was not signed by a trusted issuer"));
+  events.on("ignored", (about) => log.warn(about, "somebody who is not trusted wrote to Redis"));
+  events.on("fenced", (about) => log.error(about, "fenced: neither Redis nor the edge can be reached"));
+  events.on("link", ({ link }) => {
+    if (link === "redis") log.info({ link }, "revocations come through Redis");
+    else log.warn({ link: link ?? "none" }, link === "feed" ? "Redis is away; following the edge's feed" : "cut off");
+  });
+  events.on("back", ({ message }) => log.info(message));
   events.on("problem", ({ message, error }) => log.warn({ err: error }, message));
 }

@@ -31,12 +31,17 @@ export interface Admission {
   readonly socket: ProtectedSocket;
   /** Of the token that let it in, or of the one that renewed it since. */
   claims: VerifiedClaims;
+  /** How long it may stay when the node is fenced, milliseconds. */
+  readonly keepMs: number;
   /** Set the moment it is revoked or expired: from then on no packet of it passes, whether or not it is closed yet. */
   ended: RefusalCode | undefined;
 }
 
 /** The loop is given back after this long, so that closing thousands does not stall those that stay. */
 const CLOSE_SLICE_MS = 5;
+/** Sockets that one node sends away and that may come back in one second. */
+const RETURNS_PER_SECOND = 100;
+const LONGEST_DELAY_SECONDS = 120;
 /** A transport that does not drain is cut off after this long. */
 const DRAIN_LIMIT_MS = 1_000;
 
@@ -101,10 +106,10 @@ export function disconnectAll(admissions: ReadonlySet<Admission>, code: RefusalC
 }
 
 /** Ends one socket for good. Another namespace on the same transport may belong to somebody else, who stays. */
-export function disconnect(socket: ProtectedSocket, code: RefusalCode): void {
-  tell(socket, code);
+export function disconnect(socket: ProtectedSocket, code: RefusalCode, retryAfterSeconds?: number): void {
+  tell(socket, code, retryAfterSeconds);
   try {
-    socket.disconnect();
+    withLastWord(socket, () => socket.disconnect());
   } finally {
     // Whatever the app's own listeners do.
     if (admittedOn(socket.conn).size === 0) closeTransport(socket);
@@ -113,24 +118,26 @@ export function disconnect(socket: ProtectedSocket, code: RefusalCode): void {
 
 /** Ends sockets by closing their transport, so that a stock client comes back by itself, with a fresh token. */
 export function closeForRefresh(admissions: ReadonlySet<Admission>, code: RefusalCode): Promise<number> {
-  return endAll(admissions, code, (socket) => {
-    tell(socket, code);
+  return endAll(admissions, code, (socket, _code, retryAfterSeconds) => {
+    tell(socket, code, retryAfterSeconds);
     closeTransport(socket);
   });
 }
 
-/** All are silenced at once; closing them yields to the loop. */
+/** All are silenced at once; closing them yields to the loop. Resolves when none of them is open, whoever closed it. */
 async function endAll(
   admissions: ReadonlySet<Admission>,
   code: RefusalCode,
-  end: (socket: ProtectedSocket, code: RefusalCode) => void,
+  end: (socket: ProtectedSocket, code: RefusalCode, retryAfterSeconds?: number) => void,
 ): Promise<number> {
   const open = [...admissions].filter((admission) => admission.ended === undefined);
+  // Somebody else is at it, and may not be done yet.
+  const ending = [...admissions].filter(({ ended, socket }) => ended !== undefined && socket.connected).map(gone);
   for (const admission of open) admission.ended = code;
   let sliceStart = performance.now();
   for (const { socket } of open) {
     try {
-      end(socket, code);
+      end(socket, code, jitteredDelay(open.length));
     } catch (error) {
       // A listener of the app's threw; everybody else has to go all the same.
       process.emitWarning(error instanceof Error ? error : String(error));
@@ -140,12 +147,72 @@ async function endAll(
       sliceStart = performance.now();
     }
   }
+  await Promise.all(ending);
   return open.length;
 }
 
-function tell(socket: ProtectedSocket, code: RefusalCode): void {
-  const data = unauthorizedErrorData(new Refusal(code));
-  socket.emit("unauthorized", { message: data.message, data });
+function gone({ socket }: Admission): Promise<void> {
+  return new Promise((resolve) => void socket.once("disconnect", () => resolve()));
+}
+
+/** When to come back, for each of many who were sent away together: so that they do not come back together. Seconds. */
+function jitteredDelay(many: number): number | undefined {
+  const spread = many / RETURNS_PER_SECOND;
+  return spread < 1 ? undefined : Math.ceil(Math.random() * Math.min(spread, LONGEST_DELAY_SECONDS));
+}
+
+function tell(socket: ProtectedSocket, code: RefusalCode, retryAfterSeconds?: number): void {
+  const data = unauthorizedErrorData(new Refusal(code, { retryAfterSeconds }));
+  withLastWord(socket, () => socket.emit("unauthorized", { message: data.message, data }));
+}
+
+/** Transports that may be written to although they are silenced. */
+const lastWords = new WeakSet<ProtectedSocket["conn"]>();
+
+/** Says something to a socket that may not stay: why. */
+export function withLastWord({ conn }: ProtectedSocket, speak: () => unknown): void {
+  lastWords.add(conn);
+  try {
+    speak();
+  } finally {
+    lastWords.delete(conn);
+  }
+}
+
+const silenceable = new WeakSet<ProtectedSocket["conn"]>();
+
+/**
+ * Lets nothing out to the sockets of a transport that may not stay, from that very moment on. A process that was asleep runs the app's timers
+ * before it comes to closing anybody.
+ */
+export function silenceWhen(conn: ProtectedSocket["conn"], mayNotStay: (socket: ProtectedSocket) => boolean): void {
+  if (silenceable.has(conn)) return;
+  silenceable.add(conn);
+  const write = conn.write.bind(conn);
+  /** Whether the packet that attachments belong to was let out. */
+  let isOut = true;
+  conn.write = (...args) => {
+    const silenced = lastWords.has(conn) ? undefined : namesOf(conn, mayNotStay);
+    if (silenced === undefined) isOut = true;
+    // Another namespace on the same transport may belong to somebody else, who is still told everything.
+    else if (typeof args[0] === "string") isOut = !silenced.has(namespaceOf(args[0]));
+    return isOut ? write(...args) : conn;
+  };
+}
+
+/** The namespaces of such sockets of a transport; undefined when there is none, as for nearly every packet. */
+function namesOf(
+  conn: ProtectedSocket["conn"],
+  which: (socket: ProtectedSocket) => boolean,
+): ReadonlySet<string> | undefined {
+  let names: Set<string> | undefined;
+  for (const socket of admittedOn(conn)) if (which(socket)) names = (names ?? new Set()).add(socket.nsp.name);
+  return names;
+}
+
+/** Of an encoded packet: `<type><attachments>-<namespace>,…`, where the main one is left out. */
+function namespaceOf(packet: string): string {
+  return /^\d(?:\d+-)?(\/[^,]*),/.exec(packet)?.[1] ?? "/";
 }
 
 function closeTransport({ conn }: ProtectedSocket): void {

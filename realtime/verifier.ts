@@ -11,16 +11,11 @@ import {
   type VerifiedClaims,
   verifyAccessToken,
   verifyTicket,
-  verifyTyped,
 } from "#contract/access-token";
+import { type FeedPage, verifyFeedPage, verifyReceiptQuery } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
-import {
-  RECEIPT_QUERY_TYPE,
-  type RevocationEvent,
-  type RevocationTarget,
-  verifyRehearsal,
-  verifyRevocation,
-} from "#contract/revocation";
+import { type RevocationEvent, type RevocationTarget, verifyRehearsal, verifyRevocation } from "#contract/revocation";
+import { readBounded } from "./bounded-body.ts";
 import { type ForeignTokens, verifyForeignToken } from "./foreign-token.ts";
 
 export interface TrustedIssuer {
@@ -30,6 +25,8 @@ export interface TrustedIssuer {
   readonly audience: string;
   /** Where its JWK Set is; `<issuer>/.well-known/jwks.json` unless given. */
   readonly jwksUri?: string | undefined;
+  /** Where its feed of revocations is, `<issuer>/revocations` unless given; false where it has none. One that is no Keycard edge has none. */
+  readonly feed?: string | false | undefined;
   /** Accepted signature algorithms; all three of the contract unless given. */
   readonly algorithms?: readonly SignatureAlgorithm[] | undefined;
   /** Given for an issuer that is no Keycard edge: how its tokens are read. `{}` reads what most of them have in common. */
@@ -46,6 +43,17 @@ export interface Transmitter {
   readonly keys: string | JSONWebKeySet;
 }
 
+/** Where an issuer's feed is, if it has one. */
+export function feedOf({ issuer, feed, foreign }: TrustedIssuer): URL | undefined {
+  if (feed === false || (foreign !== undefined && feed === undefined)) return undefined;
+  return new URL(feed ?? `${issuer.replace(/\/$/, "")}/revocations`);
+}
+
+/** Whether somebody may revoke an issuer's tokens whose word no feed brings. */
+export function canRevokeUnheard(trusted: TrustedIssuer): boolean {
+  return (trusted.transmitters ?? []).length > 0 || (trusted.foreign === undefined && feedOf(trusted) === undefined);
+}
+
 export interface Verifier {
   /** Resolves once the keys of every issuer are there; keeps trying until then. */
   ready(): Promise<void>;
@@ -53,8 +61,11 @@ export interface Verifier {
   accessToken(token: unknown): Promise<VerifiedClaims>;
   /** @throws {Refusal} see {@link verifyTicket} */
   ticket(ticket: unknown): ReturnType<typeof verifyTicket>;
-  /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of. */
-  revocation(set: unknown, fromLog?: boolean): Promise<{ readonly issuer: string; readonly event: RevocationEvent }>;
+  /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of, whoever signed it. */
+  revocation(
+    set: unknown,
+    fromLog?: boolean,
+  ): Promise<{ readonly issuer: string; readonly signer: string; readonly event: RevocationEvent }>;
   /** @throws {Refusal} see {@link verifyRehearsal} */
   rehearsal(question: unknown): Promise<{
     readonly issuer: string;
@@ -63,8 +74,15 @@ export interface Verifier {
   }>;
   /** Asks an issuer for its keys now: one of them was retired, and must not be believed any longer. */
   renewKeys(issuer: string): void;
-  /** Whose events a query that a trusted issuer signed asks about. @throws {Refusal} */
-  receiptQuery(token: unknown): Promise<string>;
+  /** Which events a query asks about, whose they are and who asks. @throws {Refusal} unless a trusted issuer signed it */
+  receiptQuery(query: unknown): Promise<{
+    readonly about: string;
+    readonly issuer: string;
+    readonly ids: readonly string[];
+    readonly nonce: string;
+  }>;
+  /** A page of an issuer's own feed. @throws {Refusal} see {@link verifyFeedPage} */
+  feedPage(issuer: string, page: unknown, nonce: string): Promise<FeedPage>;
   close(): void;
 }
 
@@ -135,7 +153,8 @@ export function createVerifier(options: VerifierOptions): Verifier {
     },
     async revocation(set, fromLog = false) {
       const { keys, rules, about } = chosen(controllers, set);
-      return { issuer: about, event: await verifyRevocation(set, fromLog ? keys.getForLog : keys.get, rules) };
+      const event = await verifyRevocation(set, fromLog ? keys.getForLog : keys.get, rules);
+      return { issuer: about, signer: rules.issuer, event };
     },
     async rehearsal(question) {
       const { keys, rules, about } = chosen(controllers, question);
@@ -144,10 +163,14 @@ export function createVerifier(options: VerifierOptions): Verifier {
     renewKeys(issuer) {
       for (const { keys, about } of controllers.values()) if (about === issuer) keys.renew();
     },
-    async receiptQuery(token) {
-      const { keys, rules, about } = chosen(controllers, token);
-      await verifyTyped(RECEIPT_QUERY_TYPE, token, keys.get, rules);
-      return about;
+    async receiptQuery(query) {
+      const { keys, rules, about } = chosen(controllers, query);
+      return { about, issuer: rules.issuer, ...(await verifyReceiptQuery(query, keys.get, rules)) };
+    },
+    async feedPage(issuer, page, nonce) {
+      const known = controllers.get(issuer);
+      if (known === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
+      return await verifyFeedPage(page, nonce, known.keys.getForLog, known.rules);
     },
     close() {
       for (const { keys } of controllers.values()) keys.close();
@@ -280,14 +303,4 @@ async function fetchKeySet(uri: URL, stopping: AbortSignal): Promise<JSONWebKeyS
     throw new Error("that is no JWK Set");
   }
   return { keys: body.keys };
-}
-
-async function readBounded(response: Response, limit: number): Promise<string> {
-  const decoder = new TextDecoder();
-  let text = "";
-  for await (const chunk of response.body ?? []) {
-    text += decoder.decode(chunk as Uint8Array, { stream: true });
-    if (text.length > limit) throw new Error("the key set is too large");
-  }
-  return text + decoder.decode();
 }

@@ -1,6 +1,6 @@
 /**
  * Every suite of the project, one run. The contract is judged twice, in Node and in workerd, because both sides run it.
- * What starts processes of its own (system) comes last and one file at a time: its faults need quiet neighbours.
+ * What starts processes of its own (system, chaos) comes last and one file at a time: its faults need quiet neighbours.
  */
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
@@ -64,6 +64,18 @@ export default defineConfig({
       },
       {
         test: {
+          name: "chaos",
+          root: import.meta.dirname,
+          include: ["chaos/*.test.ts"],
+          fileParallelism: false,
+          maxWorkers: 1,
+          testTimeout: 180 * SECOND,
+          hookTimeout: 120 * SECOND,
+          sequence: { groupOrder: 3 },
+        },
+      },
+      {
+        test: {
           name: "browser",
           root: import.meta.dirname,
           include: ["browser/*.test.ts"],
@@ -71,7 +83,7 @@ export default defineConfig({
           maxWorkers: 1,
           testTimeout: 180 * SECOND,
           hookTimeout: 120 * SECOND,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 4 },
         },
       },
     ],

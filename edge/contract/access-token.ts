@@ -172,6 +172,8 @@ export async function verifyTyped(
 export interface JwtRules extends Omit<TokenRules, "audience"> {
   readonly typ?: string | undefined;
   readonly audience?: string | undefined;
+  /** Characters; MAX_TOKEN_LENGTH unless given. */
+  readonly maxLength?: number | undefined;
 }
 
 /**
@@ -188,7 +190,9 @@ export async function verifyJwt(
 ): Promise<{ readonly payload: JWTPayload; readonly kid: string | undefined }> {
   if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
   if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
-  if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
+  if (token.length > (rules.maxLength ?? MAX_TOKEN_LENGTH)) {
+    throw new Refusal("token_invalid", { detail: "the token is too long" });
+  }
   if (!COMPACT_FORM.test(token)) throw new Refusal("token_invalid", { detail: "not in the compact form" });
   const options: JWTVerifyOptions = {
     ...(rules.typ === undefined ? {} : { typ: rules.typ }),

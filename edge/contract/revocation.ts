@@ -14,9 +14,6 @@ export const SECURITY_EVENT_TYPE = "secevent+jwt";
 /** RFC 8935 section 2: the media type of a pushed Security Event Token. */
 export const SECURITY_EVENT_MEDIA_TYPE = "application/secevent+jwt";
 export const REVOCATION_EVENT = "urn:keycard:event:revocation";
-/** The `typ` of the token with which the edge asks a cluster for a receipt. */
-export const RECEIPT_QUERY_TYPE = "receipt-query+jwt";
-
 /** The `typ` of the token with which the edge asks a cluster whom a revocation would hit. */
 export const REHEARSAL_TYPE = "rehearsal+jwt";
 /** RFC 7519 section 10.3.1. */
@@ -110,8 +107,18 @@ export async function verifyRevocation(
 function revocationEvent(payload: JWTPayload): RevocationEvent {
   const events = payload.events;
   const body = isRecord(events) ? events[REVOCATION_EVENT] : undefined;
-  if (!isRecord(body) || !isName(payload.jti)) throw malformed("not a revocation event");
-  const { seq, targets, code, decided_at, expires_at } = body;
+  if (!isRecord(body)) throw malformed("not a revocation event");
+  return readRevocation({ ...body, id: payload.jti });
+}
+
+/**
+ * Reads an event whose signature has been judged already.
+ *
+ * @throws {Refusal} `request_malformed` when it is none, or one that this version does not understand
+ */
+export function readRevocation(value: unknown): RevocationEvent {
+  if (!isRecord(value) || !isName(value.id)) throw malformed("not a revocation event");
+  const { id, seq, targets, code, decided_at, expires_at } = value;
   if (!isCount(seq) || !isCount(decided_at) || !isCount(expires_at)) throw malformed("a number is missing");
   if (code !== "token_revoked" && code !== "session_revoked" && code !== "refresh_reused") {
     throw malformed("the code is unknown");
@@ -120,7 +127,7 @@ function revocationEvent(payload: JWTPayload): RevocationEvent {
     throw malformed("the targets are missing or too many");
   }
   const said = targets.map(revocationTarget);
-  return { id: payload.jti, seq, targets: said, code, decided_at, expires_at, ...revocationManner(body) };
+  return { id, seq, targets: said, code, decided_at, expires_at, ...revocationManner(value) };
 }
 
 /** A manner that is not known is the strict one: the socket is closed. */
@@ -254,24 +261,6 @@ export function keyOf(target: RevocationTarget): string {
 function cutoffOf(target: RevocationTarget): number {
   if (target.kind === "user") return target.generation;
   return "cutoff" in target ? target.cutoff : 0;
-}
-
-/** What one node did about a revocation. */
-export interface NodeReceipt {
-  readonly node: string;
-  /** Milliseconds since the epoch, by the node's clock. */
-  readonly applied_at: number;
-  /** Sockets of its own that it closed. */
-  readonly closed: number;
-}
-
-/** What one cluster knows of a revocation: the answer to a receipt query. */
-export interface ClusterReceipt {
-  readonly id: string;
-  /** Nodes that held a lease when the event came in; a node that joins later replays it first. */
-  readonly expected: readonly string[];
-  readonly applied: readonly NodeReceipt[];
-  readonly pending: readonly string[];
 }
 
 /** Whom a revocation would hit in one cluster: nothing is done. */

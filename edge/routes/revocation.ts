@@ -7,12 +7,13 @@ import type { Selection } from "../account.ts";
 import { MAX_BULK_USERS } from "../bulk-revocation.ts";
 import { Cluster } from "../cluster.ts";
 import { forgetCutoffs, revocationLog } from "../cutoffs.ts";
+import type { Decision, RevocationDraft } from "../event-table.ts";
 import { newBulkId, newRevocationId, randomName, subjectOf } from "../identifiers.ts";
 import { forgetKeys, readAccessToken, signingKey } from "../issuer.ts";
 import { logFailure } from "../log.ts";
 import { ask } from "../outcome.ts";
-import { type Receipt, receiptOf } from "../receipt.ts";
-import type { Decision, Order, RevocationDraft } from "../revocation-log.ts";
+import { type Receipt, receiptOf, untold } from "../receipt.ts";
+import type { Order } from "../revocation-log.ts";
 import { KEY_RING_NAME } from "../signing-key.ts";
 import {
   actOfAdministrator,
@@ -24,6 +25,7 @@ import {
 import { carryOutOnce } from "./idempotency.ts";
 import { loginName } from "./login.ts";
 import { name, reason, sessionId, subject } from "./names.ts";
+import { receiptStream, wantsEventStream } from "./receipt-stream.ts";
 import { type Exchange, pathPart, readBody } from "./request.ts";
 
 const target = z.union([
@@ -119,13 +121,16 @@ export async function revokeInBulk(c: Exchange): Promise<Response> {
   });
 }
 
-/** `GET /admin/revocations/:id` */
+/** `GET /admin/revocations/:id`; with `Accept: text/event-stream` as it goes on. */
 export async function showRevocation(c: Exchange): Promise<Response> {
   const principal = await demandAdministrator(c, "revocations:read");
   const id = pathPart(c, "id");
   if (BULK_ID.test(id)) return c.json(await ask(c.env.BULK_REVOCATION.getByName(id).receipt(principal.tid)));
   if (!REVOCATION_ID.test(id)) throw new Refusal("not_found", { detail: "not in the form of a revocation id" });
-  return c.json(await ask(revocationLog(c.env).receipt(id, waitMs(c), principal.tid)));
+  const look = (wait: number, known?: string) => ask(revocationLog(c.env).receipt(id, wait, principal.tid, known));
+  c.header("vary", "Accept", { append: true });
+  if (wantsEventStream(c)) return receiptStream(c, await look(0), look);
+  return c.json(await look(waitMs(c)));
 }
 
 async function decide(
@@ -319,7 +324,7 @@ async function claimsOf(
 async function firstReceipt(c: Exchange, decision: Decision): Promise<Receipt> {
   const early = receiptOf(
     decision,
-    c.var.config.clusters.map(({ id }) => ({ cluster: id, attempts: 0 })),
+    c.var.config.clusters.map(({ id }) => untold(id)),
   );
   const wait = waitMs(c);
   if (decision.seq === undefined || wait === 0) return early;

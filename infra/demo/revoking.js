@@ -99,7 +99,7 @@ async function* receipts(id) {
   for (;;) {
     const receipt = await call("GET", `/api/revocations/${encodeURIComponent(id)}`);
     yield receipt;
-    if (receipt.state === "applied" || Date.now() > deadline) return;
+    if (receipt.state === "enforced" || Date.now() > deadline) return;
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }
@@ -116,7 +116,7 @@ export function showReceipt({ reach, reason, went, going, stayed, ms, receipt, p
   $("figure-ms").textContent = shownMs;
   $("figure-went").textContent = went === going ? String(went) : `${went} of ${going}`;
   $("figure-stayed").textContent = String(stayed);
-  const stages = ["pending", "delivered", "applied"];
+  const stages = ["pending", "delivered", "enforced"];
   const reached = receipt ? stages.indexOf(receipt.state) : -1;
   for (const [index, stage] of [...$("stages").children].entries()) stage.classList.toggle("done", index <= reached);
   $("receipt-nodes").replaceChildren(...(problem ? [wide(problem)] : rowsOf(receipt)));
@@ -131,6 +131,7 @@ function rowsOf(receipt) {
       .map(({ node, applied_at, closed }) =>
         line(node, `${Math.max(0, applied_at - receipt.created_at)} ms after the decision`, String(closed)),
       ),
+    ...cluster.fenced.map(({ node }) => line(node, "fenced: it is gone, and its sockets with it", "")),
     ...cluster.pending.map((node) => line(node, "not yet", "")),
     ...(cluster.last_error ? [wide(`${cluster.cluster}: ${cluster.last_error}, ${cluster.attempts} attempts`)] : []),
   ]);

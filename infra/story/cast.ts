@@ -129,11 +129,11 @@ export function receiptOf(
   const applied = [...(cluster?.applied ?? [])].sort((a, b) => a.node.localeCompare(b.node));
   const due = nodes.map(({ name }) => `${name} ${closed.filter(({ node }) => node === name).length}`);
   const got = applied.map(({ node, closed: count }) => `${node} ${count}`);
-  const pending = cluster?.pending.length ?? 0;
+  const [pending, fenced] = [cluster?.pending.length ?? 0, cluster?.fenced.length ?? 0];
   return [
     {
-      holds: got.join() === due.join() && receipt.closed === closed.length && pending === 0,
-      text: `receipt ${receipt.state}, closed: ${got.join(", ")}, pending: ${pending}`,
+      holds: got.join() === due.join() && receipt.closed === closed.length && pending + fenced === 0,
+      text: `receipt ${receipt.state}, closed: ${got.join(", ")}, pending: ${pending}, fenced: ${fenced}`,
     },
   ];
 }

@@ -323,7 +323,7 @@ class Story {
         await until("a second is young", () => Date.now() % 1000 < 100);
         const revocation = await this.#edge.revoke({ kind: "user", login: PEOPLE.ada.login }, "the same second");
         session = await this.#cast.logIn("ada", "laptop again");
-        await this.#edge.appliedReceipt(revocation.id);
+        await this.#edge.enforcedReceipt(revocation.id);
         const second = Math.floor(revocation.created_at / 1000);
         const iat = decodeJwt(session.tokens.access_token).iat;
         if (iat !== second && attempt < SAME_SECOND_ATTEMPTS) continue;
@@ -460,7 +460,7 @@ class Story {
     const calledAt = performance.now();
     const { id } = await this.#edge.revoke(target, "told in the story");
     const out = await thrownOut(covered, told, calledAt);
-    const receipt = await this.#edge.appliedReceipt(id);
+    const receipt = await this.#edge.enforcedReceipt(id);
     const stayed = others.length === 0 ? [] : [await rollCall(this.#cast, others, `after ${id}`)];
     return [out, ...receiptOf(receipt, this.#stack.nodes, covered), ...stayed];
   }

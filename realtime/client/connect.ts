@@ -67,15 +67,21 @@ export function connect(url: string, options: ConnectOptions): Socket {
     setTimeout(() => socket.connect(), wait + Math.random() * FIRST_RETRY_MS);
   }
 
+  const ownDelay = socket.io.reconnectionDelay();
+  const ownDelayMax = socket.io.reconnectionDelayMax();
   socket.on("connect", () => {
     retries = 0;
     last = undefined;
+    socket.io.reconnectionDelay(ownDelay).reconnectionDelayMax(ownDelayMax);
   });
   socket.on("connect_error", ({ data }: Refused) => {
     if (data?.advice !== undefined) tryAgain(data);
   });
   socket.on("unauthorized", ({ data }: Refused) => {
     last = data;
+    const wait = (data?.retry_after ?? 0) * 1000;
+    // Before the transport is closed: the manager comes back by itself, and not with everybody else.
+    if (wait > 0) socket.io.reconnectionDelay(wait).reconnectionDelayMax(Math.max(wait, ownDelayMax));
   });
   socket.on("expiring", async () => {
     spent = shown;

@@ -110,7 +110,7 @@ async function timeRevocation(edge: EdgeClient, session: Tokens, sockets: Observ
   const { id } = await edge.revoke({ kind: "session", sid: session.sid }, "measuring");
   const answeredAt = performance.now();
   const closedAt = await lastClosed(sockets);
-  const receipt = await edge.appliedReceipt(id);
+  const receipt = await edge.enforcedReceipt(id);
   const calledAtEpoch = performance.timeOrigin + calledAt;
   const applied = receipt.clusters.flatMap((cluster) => cluster.applied.map(({ applied_at }) => applied_at));
   return {

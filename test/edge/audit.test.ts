@@ -162,6 +162,39 @@ test("pages go on where the last one ended, and filters find what they name", as
   expect(await found({ sub: "' OR 1=1 --" })).toBe(0);
 });
 
+test("records with long receipts are cut into pages that can travel, and none is left out", async () => {
+  const receipt = "x".repeat(1024 * 1024);
+  for (let i = 0; i < 10; i++) await write(2, { type: "revocation_enforced", reason: `${i}`, receipt });
+  const pages = [await ask(own.read({ after: 0, limit: 100 }))];
+  for (let next = pages[0]?.next; next !== undefined; next = pages.at(-1)?.next) {
+    pages.push(await ask(own.read({ after: next, limit: 100 })));
+  }
+  expect(pages.length).toBe(3);
+  expect(pages.flatMap(({ records }) => records.map(({ position }) => position))).toEqual(
+    Array.from({ length: 20 }, (_, index) => index + 1),
+  );
+  expect(await verification()).toMatchObject({ intact: true, checked: 20 });
+});
+
+test("what an object owes arrives however long it is", async () => {
+  const sub = `u_${crypto.randomUUID()}`;
+  await runInDurableObject(env.KEY_RING.getByName(crypto.randomUUID()), async (_, { storage }) => {
+    const outbox = new AuditOutbox(storage.sql, env);
+    for (let i = 0; i < 40; i++) outbox.add({ ...draft, sub, receipt: "x".repeat(1024 * 1024) });
+    await outbox.tell();
+    expect(outbox.retryAt()).toBeUndefined();
+  });
+  const found: AuditRecord[] = [];
+  for (let after: number | undefined = 0; after !== undefined; ) {
+    const { records, next }: { records: readonly AuditRecord[]; next?: number } = await ask(
+      trail().read({ after, limit: 500, sub }),
+    );
+    found.push(...records);
+    after = next;
+  }
+  expect(found).toHaveLength(40);
+});
+
 test("a search through more than one call can look through says where to go on, even when it found nothing", async () => {
   await tamper(
     `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20005)

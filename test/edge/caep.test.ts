@@ -186,7 +186,7 @@ test("a receiver that is away holds no cluster up", async () => {
   const headers = await receiver();
   const delivery = { method: PUSH, endpoint_url: `${inject("clusterServer")}/${name}/events` };
   const { stream_id } = await ok<Stream>(await post("/ssf/streams", { delivery }, headers));
-  expect((await revoke({ kind: "user", sub: (await newPerson()).sub }, { prefer: "wait=5" })).state).toBe("applied");
+  expect((await revoke({ kind: "user", sub: (await newPerson()).sub }, { prefer: "wait=5" })).state).toBe("enforced");
   await call("DELETE", `/ssf/streams?stream_id=${stream_id}`, undefined, headers);
 });
 

@@ -2,17 +2,26 @@
  * Realtime clusters as the edge meets them, over real HTTP on loopback: they take events and answer receipt queries, and do it
  * as badly as a test asks. Runs in Node, beside the tests.
  *
- * `PUT /<cluster>` with a `Manner` changes how it behaves; `GET /<cluster>` is what it was sent.
+ * `PUT /<cluster>?edge=<kid>` with a `Manner` changes how it behaves; `GET /<cluster>?edge=<kid>` is what it was sent. Every file of tests
+ * has an edge of its own, known by the keys that it signs with, and meets clusters of its own.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { decodeJwt, decodeProtectedHeader } from "jose";
 import type { TestProject } from "vitest/node";
+import { type ClusterReceipt, JWT_MEDIA_TYPE, signReceipts } from "#contract/cluster";
 import type { ClusterLife, Manner } from "./cluster.ts";
+import { SECRETS } from "./cluster-secrets.ts";
 
 interface Life extends Manner {
   sets: string[];
-  queries: { id: string; authorization: string | undefined; wait: string | null }[];
+  queries: ClusterLife["queries"][number][];
+  /** Ids of the events that are in its Redis. */
+  known: Set<string>;
 }
+
+const ISSUER = "https://keycard.test";
+const PATIENCE_MS = 20;
 
 const lives = new Map<string, Life>();
 
@@ -29,23 +38,33 @@ export default async function setup(project: TestProject): Promise<() => Promise
 
 async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const url = new URL(request.url ?? "/", "http://cluster");
-  const [, name = "", action, id = ""] = url.pathname.split("/");
-  const life = lifeOf(name);
+  const [, name = "", action] = url.pathname.split("/");
   const body = await text(request);
+  const life = lifeOf(name, edgeOf(body));
   if (name === "down") return send(response, 503);
   if (action === "events") return takeEvent(response, life, body);
-  if (action === "receipts") {
-    life.queries.push({ id, authorization: request.headers.authorization, wait: url.searchParams.get("wait") });
-    return answerQuery(response, life, id);
-  }
-  if (request.method === "PUT") Object.assign(life, JSON.parse(body));
-  send(response, 200, { sets: life.sets, queries: life.queries } satisfies ClusterLife);
+  if (action === "receipts") return await answerQuery(response, name, life, body, Number(url.searchParams.get("wait")));
+  const known = url.searchParams.getAll("edge").map((edge) => lifeOf(name, edge));
+  if (request.method === "PUT") for (const each of known) change(each, JSON.parse(body));
+  const sent = (what: "sets" | "queries") => [...new Set(known)].flatMap((each): unknown[] => each[what]);
+  send(response, 200, { sets: sent("sets"), queries: sent("queries") });
+}
+
+/** The key that something is signed with. */
+function edgeOf(body: string): string {
+  return body.split(".").length === 3 ? (decodeProtectedHeader(body).kid ?? "") : "";
+}
+
+function change(life: Life, { flush, ...manner }: Partial<Manner> & { flush?: boolean }): void {
+  Object.assign(life, manner);
+  if (flush === true) life.known.clear();
 }
 
 function takeEvent(response: ServerResponse, life: Life, set: string): void {
   switch (life.events) {
     case "take":
       life.sets.push(set);
+      life.known.add(decodeJwt(set).jti ?? "");
       send(response, 202);
       break;
     case "later":
@@ -56,20 +75,59 @@ function takeEvent(response: ServerResponse, life: Life, set: string): void {
       break;
     case "elsewhere":
       response.writeHead(307, { location: "/thief/events" }).end();
+      break;
+    case "never":
   }
 }
 
-function answerQuery(response: ServerResponse, life: Life, id: string): void {
-  const applied = [{ node: "one", applied_at: 1_790_000_000_000, closed: 2 }];
-  const pending = life.receipts === "pending" ? ["two"] : [];
-  if (life.receipts === "nonsense") send(response, 200, { id, expected: "everybody" });
-  else if (life.receipts === "unknown") send(response, 404);
-  else send(response, 200, { id, expected: ["one", ...pending], applied, pending });
+async function answerQuery(
+  response: ServerResponse,
+  name: string,
+  life: Life,
+  query: string,
+  waitMs: number,
+): Promise<void> {
+  // The clock of the edge may be a fake one.
+  const { jti: nonce = "", iat: now = 0, ids } = decodeJwt<{ ids: string[] }>(query);
+  life.queries.push({ query, ids, waitMs, at: Date.now() });
+  if (life.receipts === "never") return;
+  if (life.receipts === "later") return send(response, 503);
+  if (life.receipts === "nonsense") return send(response, 200, { expected: "everybody" });
+  const end = Date.now() + waitMs;
+  while (isPending(life) && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
+  const receipts = ids.filter((id) => life.known.has(id)).map((id) => receiptOf(id, life));
+  const secret = life.receipts === "forged" ? "a secret that somebody has made up" : secretOf(name);
+  const answered = life.receipts === "stale" ? "the nonce of another question" : nonce;
+  const envelope = { cluster: name, node: "one", issuer: ISSUER, nonce: answered };
+  const answer = await signReceipts(receipts, envelope, [secret], now);
+  response.writeHead(200, { "content-type": JWT_MEDIA_TYPE }).end(answer);
 }
 
-function lifeOf(name: string): Life {
-  const known = lives.get(name) ?? { events: "take", receipts: "applied", sets: [], queries: [] };
-  lives.set(name, known);
+function isPending({ receipts }: Life): boolean {
+  return receipts === "pending";
+}
+
+function receiptOf(id: string, { receipts }: Life): ClusterReceipt {
+  const two = receipts === "pending" || receipts === "fenced" ? ["two"] : [];
+  return {
+    id,
+    expected: ["one", ...two],
+    applied: [{ node: "one", applied_at: 1_790_000_000_000, closed: 2 }],
+    pending: receipts === "pending" ? two : [],
+    fenced: receipts === "fenced" ? [{ node: "two", fenced_at: 1_790_000_000_500 }] : [],
+  };
+}
+
+function secretOf(name: string): string {
+  return name === "north" || name === "south" ? SECRETS[name] : "";
+}
+
+/** What is no cluster has a name that nobody else uses. */
+function lifeOf(name: string, edge: string): Life {
+  const key = name === "north" || name === "south" ? `${name} ${edge}` : name;
+  const fresh: Life = { events: "take", receipts: "applied", sets: [], queries: [], known: new Set() };
+  const known = lives.get(key) ?? fresh;
+  lives.set(key, known);
   return known;
 }
 

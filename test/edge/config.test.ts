@@ -9,6 +9,7 @@ import { ISSUER, refusal } from "./edge.ts";
 
 const SECRET = "a secret of thirty-two characters, at the least";
 const GOOD = { ISSUER, KEYCARD_SECRET: SECRET };
+const CLUSTERS = '[{"id":"eu","endpoints":["https://eu.test"]},{"id":"us","endpoints":["https://us.test"]}]';
 
 function problemsOf(settings: object): string {
   try {
@@ -71,6 +72,42 @@ test.for([
   ["TRUSTED_ISSUERS", '[{"issuer":"https://id.test"}]', "TRUSTED_ISSUERS.0"],
 ] as const)("%s = %j is named", ([name, value, named]) => {
   expect(problemsOf({ ...GOOD, [name]: value })).toContain(named);
+});
+
+test("a cluster has its secret, or the one of before as well", () => {
+  const CLUSTER_SECRETS = JSON.stringify({ eu: SECRET, us: [SECRET, `${SECRET}, the old one`] });
+  expect(readConfig({ ...GOOD, CLUSTERS, CLUSTER_SECRETS }).clusters).toEqual([
+    { id: "eu", endpoints: ["https://eu.test"], secrets: [SECRET] },
+    { id: "us", endpoints: ["https://us.test"], secrets: [SECRET, `${SECRET}, the old one`] },
+  ]);
+});
+
+test.for<[string, string | undefined, string]>([
+  ["no secrets", undefined, "for CLUSTERS.0, CLUSTERS.1"],
+  ["a secret of one cluster only", JSON.stringify({ us: SECRET }), "for CLUSTERS.0"],
+  ["a short secret", JSON.stringify({ eu: SECRET, us: "hunter2" }), "for CLUSTERS.1"],
+  ["a short secret of before", JSON.stringify({ eu: [SECRET, "hunter2"], us: SECRET }), "for CLUSTERS.0"],
+  ["the same secret twice", JSON.stringify({ eu: [SECRET, SECRET], us: SECRET }), "for CLUSTERS.0"],
+  ["three secrets", JSON.stringify({ eu: [SECRET, `${SECRET}2`, `${SECRET}3`], us: SECRET }), "for CLUSTERS.0"],
+  ["the secret of no cluster", JSON.stringify({ eu: SECRET, us: SECRET, hunter2: SECRET }), "names something"],
+  ["a name and a secret changed about", JSON.stringify({ [SECRET]: "eu", us: SECRET }), "for CLUSTERS.0, and names"],
+  [
+    "the secret of what every object has",
+    JSON.stringify({ eu: SECRET, us: SECRET, toString: SECRET }),
+    "names something",
+  ],
+  ["no JSON", "eu=hunter2", "not JSON"],
+  ["a list", JSON.stringify([SECRET]), "CLUSTER_SECRETS"],
+])("CLUSTER_SECRETS with %s is wrong, and shows no secret", ([, CLUSTER_SECRETS, named]) => {
+  const problems = problemsOf({ ...GOOD, CLUSTERS, CLUSTER_SECRETS });
+  expect(problems).toContain("CLUSTER_SECRETS: ");
+  expect(problems).toContain(named);
+  for (const value of ["hunter2", SECRET]) expect(problems).not.toContain(value);
+});
+
+test("what is wrong with the secrets of clusters is named beside everything else", () => {
+  const problems = problemsOf({ ...GOOD, CLUSTERS, CLUSTER_SECRETS: "{}", KEY_ROTATION_DAYS: "0" });
+  expect(problems).toMatch(/KEY_ROTATION_DAYS: .*CLUSTER_SECRETS: /);
 });
 
 test("all problems are named at once, and no value is", () => {

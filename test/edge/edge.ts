@@ -94,8 +94,10 @@ export function revocationLog() {
 export interface ReceiptBody {
   readonly id: string;
   readonly seq: number;
-  readonly state: "pending" | "delivered" | "applied";
+  readonly state: "pending" | "delivered" | "enforced";
+  readonly enforced_at?: number;
   readonly closed: number;
+  readonly proof?: string;
   readonly target: unknown;
   readonly reason: string;
   readonly code: string;
@@ -104,7 +106,12 @@ export interface ReceiptBody {
     delivered_at?: number;
     attempts: number;
     last_error?: string;
+    enforced_at?: number;
+    expired?: true;
+    expected: string[];
+    applied: { node: string; applied_at: number; closed: number }[];
     pending: string[];
+    fenced: { node: string; fenced_at: number }[];
   }[];
 }
 

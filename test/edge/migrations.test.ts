@@ -1,5 +1,5 @@
 /**
- * Objects as version 1 left them, opened by the code of today. The schemas below are what version 1 wrote, to the letter; they
+ * Objects as earlier versions left them, opened by the code of today. The schemas below are what those wrote, to the letter; they
  * stay as they are for ever. Only Credential has no schema: its one value says which version it is of.
  */
 import { abortAllDurableObjects, evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
@@ -8,6 +8,7 @@ import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from "jose";
 import { expect, test } from "vitest";
 import { hasSchema, migrate, migrateExisting } from "../../edge/migrations.ts";
 import { ask } from "../../edge/outcome.ts";
+import { behave, until } from "./cluster.ts";
 import {
   ADMIN,
   account,
@@ -73,6 +74,35 @@ const REVOCATION_LOG = `CREATE TABLE events (
   CREATE TABLE cutoffs (tid TEXT PRIMARY KEY, cutoff INTEGER NOT NULL) WITHOUT ROWID;
   CREATE TABLE tokens (jti TEXT PRIMARY KEY, expires_at INTEGER NOT NULL) WITHOUT ROWID;`;
 
+const REVOCATION_LOG_3 = `${REVOCATION_LOG}
+  ALTER TABLE events ADD COLUMN tid TEXT;
+  ALTER TABLE events ADD COLUMN actor TEXT;
+  ALTER TABLE events ADD COLUMN mode TEXT;
+  ALTER TABLE events ADD COLUMN margin INTEGER;
+  ALTER TABLE events ADD COLUMN batch TEXT;
+  CREATE INDEX events_of_batch ON events (batch) WHERE batch IS NOT NULL;
+  CREATE TABLE claims (
+    key TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    id TEXT NOT NULL,
+    claimed_at INTEGER NOT NULL,
+    answer TEXT
+  ) WITHOUT ROWID;
+  CREATE TABLE audit_outbox (id TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;
+  ALTER TABLE events ADD COLUMN hits_nobody INTEGER NOT NULL DEFAULT 0;
+  CREATE TABLE streams (
+    stream_id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    tid TEXT,
+    audience TEXT NOT NULL,
+    endpoint_url TEXT,
+    authorization_header TEXT,
+    description TEXT,
+    created_at INTEGER NOT NULL,
+    verification TEXT
+  ) WITHOUT ROWID;
+  CREATE TABLE acknowledged (stream_id TEXT, jti TEXT, PRIMARY KEY (stream_id, jti)) WITHOUT ROWID;`;
+
 const KEY_RING = `CREATE TABLE keys (
     kid TEXT PRIMARY KEY,
     alg TEXT NOT NULL,
@@ -83,8 +113,8 @@ const KEY_RING = `CREATE TABLE keys (
 
 type Row = Record<string, SqlStorageValue>;
 
-/** Takes an object back to version 1: the same facts, in the tables of then. */
-async function takeBack(object: DurableObjectStub<undefined>, schema: string, more = ""): Promise<void> {
+/** Takes an object back to an earlier version: the same facts, in the tables of then. */
+async function takeBack(object: DurableObjectStub<undefined>, schema: string, more = "", version = 1): Promise<void> {
   await runInDurableObject(object, async (_, { storage }) => {
     // Between here and the eviction the code of today would meet the tables of then.
     await storage.deleteAlarm();
@@ -96,14 +126,14 @@ async function takeBack(object: DurableObjectStub<undefined>, schema: string, mo
       storage.sql.exec(schema);
       for (const [table, all] of facts) for (const row of all) putBack(storage.sql, table, row);
       if (more !== "") storage.sql.exec(more);
-      storage.kv.put("schema", 1);
+      storage.kv.put("schema", version);
     });
   });
   // Not evicted: that waits for the time-outs of pushes that are long done.
   await abortAllDurableObjects();
 }
 
-/** What version 1 had no place for is left out. */
+/** What that version had no place for is left out. */
 function putBack(sql: SqlStorage, table: string, row: Row): void {
   const known = sql.exec<{ name: string }>("SELECT name FROM pragma_table_info(?)", table).toArray();
   const columns = known.map(({ name }) => name).filter((name) => name in row);
@@ -175,18 +205,60 @@ test("a revocation log of version 1 keeps its order, its cutoffs and its receipt
   const person = await newPerson({ tid });
   const session = await login(person);
   const before = await revoke({ kind: "tenant", tid });
-  expect(await receipt(before.id, { prefer: "wait=3" })).toMatchObject({ state: "applied" });
+  expect(await receipt(before.id, { prefer: "wait=3" })).toMatchObject({ state: "enforced" });
   await runDurableObjectAlarm(revocationLog());
   const { lastSeq } = await runInDurableObject(revocationLog(), (_, { storage }) =>
     storage.sql.exec<{ lastSeq: number }>("SELECT MAX(seq) AS lastSeq FROM events").one(),
   );
   await takeBack(revocationLog(), REVOCATION_LOG);
-  expect(await receipt(before.id)).toMatchObject({ state: "applied", seq: before.seq, target: before.target });
+  expect(await receipt(before.id, { prefer: "wait=3" })).toMatchObject({
+    state: "enforced",
+    seq: before.seq,
+    target: before.target,
+  });
   const refused = await post("/refresh", { refresh_token: session.refresh_token });
   expect(refused.status).toBe(401);
   const after = await revoke({ kind: "user", sub: person.sub });
   expect(after.seq).toBe(lastSeq + 1);
   expect(await versionOf(revocationLog())).toBeGreaterThan(1);
+});
+
+test("a revocation log of version 3 brings what was undelivered, collects what lives, and lets rest what is over", async () => {
+  await behave("south", { events: "later" });
+  const [living, waiting, over] = [
+    await revoke({ kind: "token", jti: "lives" }),
+    await revoke({ kind: "token", jti: "waits" }),
+    await revoke({ kind: "token", jti: "over" }),
+  ];
+  await until(async () => {
+    expect((await receipt(living.id)).clusters.every(({ attempts }) => attempts > 0)).toBe(true);
+  });
+  const words = {
+    expected: ["one"],
+    applied: [{ node: "one", applied_at: 1_790_000_000_000, closed: 3 }],
+    pending: [],
+  };
+  const stored = JSON.stringify({ id: living.id, ...words });
+  const more = `
+    UPDATE deliveries SET delivered_at = 1790000000000, receipt = '${stored}' WHERE seq = ${living.seq};
+    INSERT OR REPLACE INTO deliveries (cluster, seq, delivered_at, attempts, receipt) VALUES
+      ('south', ${living.seq}, 1790000000000, 1, '${stored}'),
+      ('south', ${over.seq}, 1790000000000, 1, '${stored}'), ('north', ${over.seq}, 1790000000000, 1, NULL);
+    UPDATE events SET expires_at = 1790000000 WHERE seq = ${over.seq};
+    UPDATE cursors SET seq = ${living.seq}`;
+  await takeBack(revocationLog(), REVOCATION_LOG_3, more, 3);
+  const older = await receipt(over.id);
+  expect(older).toMatchObject({ state: "enforced", closed: 3 });
+  expect(older.clusters).toMatchObject([
+    { expired: true, applied: [] },
+    { ...words, fenced: [] },
+  ]);
+  expect([older.proof, older.enforced_at, older.clusters[1]?.expired]).toEqual([undefined, undefined, undefined]);
+  await behave("south", { events: "take" });
+  const proven = { state: "enforced", closed: 4, proof: expect.any(String) };
+  await until(async () => expect(await receipt(waiting.id)).toMatchObject(proven));
+  // South has never seen it, whatever was stored: it is given again.
+  await until(async () => expect(await receipt(living.id)).toMatchObject(proven));
 });
 
 test("a key ring of version 1 signs with its newest key, and the older ones leave when their tokens are dead", async () => {

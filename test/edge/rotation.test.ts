@@ -190,7 +190,7 @@ test("an emergency: a fresh key signs at once, what the old one signed is dead, 
 
   const path = `/admin/revocations/${answer.revocation}`;
   const receipt = await ok(await call("GET", path, undefined, { ...ADMIN, prefer: "wait=5" }));
-  expect(receipt).toMatchObject({ state: "applied", target: { kind: "key", kid }, code: "token_revoked" });
+  expect(receipt).toMatchObject({ state: "enforced", target: { kind: "key", kid }, code: "token_revoked" });
   const { sets } = await lifeOf("south");
   const keys = createLocalJWKSet(await ok<JSONWebKeySet>(await call("GET", "/.well-known/jwks.json")));
   const rules = { issuer: ISSUER, audience: "south", algorithms: ["RS256"], clockSkewSeconds: 5 } as const;

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import { CLUSTER_SECRETS } from "./cluster-secrets.ts";
 
 export default defineConfig({
   cacheDir: "../../node_modules/.vite",
@@ -17,6 +18,7 @@ export default defineConfig({
           TRUSTED_ISSUERS: JSON.stringify(trustedIssuers(inject<string>("issuerServer"))),
           TRUSTED_TRANSMITTERS: JSON.stringify(trustedTransmitters(inject<string>("issuerServer"))),
           CLUSTERS: JSON.stringify(clusters(inject<string>("clusterServer"))),
+          CLUSTER_SECRETS: JSON.stringify(CLUSTER_SECRETS),
         },
       },
     })),

@@ -35,6 +35,7 @@ import { type Door, type ProtectedSocket, type ProtectOptions, protect } from ".
 import {
   AUDIENCE,
   CLUSTER,
+  CLUSTER_SECRET,
   connected,
   createIssuer,
   revocationOf,
@@ -105,6 +106,7 @@ async function app(options: Partial<ProtectOptions> = {}, socketIo: object = {})
     redis: new Redis(cluster.redis.url, { lazyConnect: true }),
     issuers: [{ issuer: cluster.issuer.url, audience: AUDIENCE }],
     cluster: CLUSTER,
+    clusterSecret: CLUSTER_SECRET,
     limits: { connectionsPerAddress: NO_LIMITS, failuresPerAddress: NO_LIMITS },
     ...options,
   });
@@ -675,8 +677,9 @@ describe("an issuer's key set", () => {
     const io = new Server(http);
     const door = protect(io, {
       redis: new Redis(cluster.redis.url, { lazyConnect: true }),
-      issuers: [{ issuer: keySet.url, audience: AUDIENCE }],
+      issuers: [{ issuer: keySet.url, audience: AUDIENCE, feed: false }],
       cluster: CLUSTER,
+      clusterSecret: CLUSTER_SECRET,
     });
     const problems: string[] = [];
     door.events.on("problem", ({ message }) => problems.push(message));

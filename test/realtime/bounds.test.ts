@@ -6,7 +6,7 @@ import { io as connect } from "socket.io-client";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { until } from "../../infra/until.ts";
 import { type Door, type ProtectOptions, protect } from "../../realtime/protect.ts";
-import { AUDIENCE, CLUSTER, startCluster, type TestCluster } from "../support/realtime-cluster.ts";
+import { AUDIENCE, CLUSTER, CLUSTER_SECRET, startCluster, type TestCluster } from "../support/realtime-cluster.ts";
 
 let cluster: TestCluster;
 const stops: (() => Promise<unknown>)[] = [];
@@ -30,6 +30,7 @@ async function app(
     redis: new Redis(cluster.redis.url, { lazyConnect: true }),
     issuers: [{ issuer: cluster.issuer.url, audience: AUDIENCE }],
     cluster: CLUSTER,
+    clusterSecret: CLUSTER_SECRET,
     ...options,
   });
   await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));

@@ -10,6 +10,7 @@ import { until } from "../../infra/until.ts";
 import { type Door, type ProtectedSocket, protect, type TrustedIssuer } from "../../realtime/protect.ts";
 import {
   CLUSTER,
+  CLUSTER_SECRET,
   connected,
   createIssuer,
   revocationOf,
@@ -104,6 +105,7 @@ beforeAll(async () => {
       transmitters: index === 0 ? [{ issuer: ADMIN_TOOL, keys: { keys: [adminTool.publicJwk] } }] : [],
     })),
     cluster: CLUSTER,
+    clusterSecret: CLUSTER_SECRET,
   });
   server.on("connection", (socket: ProtectedSocket) => {
     socket.on("session", (answer) => answer(socket.data.session));

@@ -10,7 +10,7 @@ import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { signTyped } from "#contract/access-token";
 import { until } from "../../infra/until.ts";
 import { type Door, type ProtectOptions, protect, requireScope } from "../../realtime/protect.ts";
-import { CLUSTER, startCluster, type TestCluster, type TestNode } from "../support/realtime-cluster.ts";
+import { CLUSTER, CLUSTER_SECRET, startCluster, type TestCluster, type TestNode } from "../support/realtime-cluster.ts";
 
 const PAGE = readFileSync(join(import.meta.dirname, "../../infra/MIGRATING.md"), "utf8");
 const AUDIENCE = "https://api.example.com";
@@ -51,6 +51,7 @@ async function serve(code: string | undefined): Promise<{ url: string; door: Doo
   const options: ProtectOptions = {
     redis: new Redis(cluster.redis.url, { lazyConnect: true }),
     cluster: CLUSTER,
+    clusterSecret: CLUSTER_SECRET,
     issuers: [{ issuer: cluster.issuer.url, audience: AUDIENCE, foreign: {} }],
   };
   const names = {
@@ -59,7 +60,7 @@ async function serve(code: string | undefined): Promise<{ url: string; door: Doo
     options,
     Redis,
     requireScope,
-    process: { env: { REDIS_URL: cluster.redis.url } },
+    process: { env: { REDIS_URL: cluster.redis.url, CLUSTER_SECRET } },
     console: { log: (said: object) => called.push(JSON.stringify(said)) },
     isBanned: async (sub: string) => sub === "u_banned",
     findUser: async (sub: string) => ({ name: sub }),

@@ -9,7 +9,7 @@ import { Server } from "socket.io";
 import { io as connect, type ManagerOptions, type SocketOptions } from "socket.io-client";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Door, protect } from "../../realtime/protect.ts";
-import { AUDIENCE, CLUSTER, startCluster, type TestCluster } from "../support/realtime-cluster.ts";
+import { AUDIENCE, CLUSTER, CLUSTER_SECRET, startCluster, type TestCluster } from "../support/realtime-cluster.ts";
 
 /** Its package shows no types to a resolver of today; what it does on the wire is what counts. */
 const OLDEST: string = "socket.io-client-oldest";
@@ -30,6 +30,7 @@ beforeAll(async () => {
     redis: new Redis(cluster.redis.url, { lazyConnect: true }),
     issuers: [{ issuer: cluster.issuer.url, audience: AUDIENCE }],
     cluster: CLUSTER,
+    clusterSecret: CLUSTER_SECRET,
     credentials: { cookie: { name: "token", origins: [ORIGIN] }, queryToken: true },
     require: { allow: ({ sub }) => sub !== "u_banned" },
     namespaces: [

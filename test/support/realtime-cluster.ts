@@ -4,27 +4,24 @@
  */
 
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:http";
-import {
-  type AddressInfo,
-  connect as connectTcp,
-  createServer as createTcpServer,
-  type Socket as TcpSocket,
-} from "node:net";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
 import { io, type ManagerOptions, type Socket, type SocketOptions } from "socket.io-client";
-import {
-  type AccessTokenClaims,
-  signAccessToken,
-  signTicket,
-  signTyped,
-  type TicketClaims,
-} from "#contract/access-token";
+import { type AccessTokenClaims, signAccessToken, signTicket, type TicketClaims } from "#contract/access-token";
 import {
   type ClusterReceipt,
-  RECEIPT_QUERY_TYPE,
+  type ClusterSecrets,
+  type FeedQuery,
+  JWT_MEDIA_TYPE,
+  signFeedPage,
+  signReceiptQuery,
+  verifyFeedQuery,
+  verifyReceipts,
+} from "#contract/cluster";
+import {
   type RevocationEvent,
   type RevocationTarget,
   SECURITY_EVENT_MEDIA_TYPE,
@@ -37,6 +34,8 @@ import { type Handlers, type Node, startNode } from "../../realtime/server.ts";
 import { createSigner, type TestSigner } from "./tokens.ts";
 
 export const CLUSTER = "test";
+export const CLUSTER_SECRET = "what the nodes of the test cluster share";
+const SECRETS: ClusterSecrets = [CLUSTER_SECRET];
 export const AUDIENCE = "keycard";
 
 export interface TestIssuer {
@@ -44,6 +43,12 @@ export interface TestIssuer {
   readonly signer: TestSigner;
   /** How often its keys were asked for. */
   readonly asked: () => number;
+  /** What was asked of its feed. */
+  readonly feedQueries: readonly FeedQuery[];
+  /** Notes an event in its log, which the feed tells. */
+  record(event: RevocationEvent): void;
+  /** The feed answers nobody until what is returned is called. */
+  silenceFeed(): () => void;
   /** Publishes another key besides its own, until what is returned is called. */
   publish(signer: TestSigner): () => void;
   token(claims?: Partial<AccessTokenClaims>, signer?: TestSigner): Promise<string>;
@@ -52,7 +57,8 @@ export interface TestIssuer {
     envelope?: { audience?: string; issuer?: string; signer?: TestSigner },
   ): Promise<string>;
   ticket(claims?: Partial<TicketClaims>): Promise<string>;
-  query(): Promise<string>;
+  /** A query for receipts, and what its answer must repeat. */
+  query(...ids: string[]): Promise<{ readonly jwt: string; readonly nonce: string }>;
   stop(): Promise<void>;
   start(): Promise<void>;
 }
@@ -65,10 +71,34 @@ export async function createIssuer(): Promise<TestIssuer> {
   const signer = await createSigner("ES256", next("k"));
   const keys = [signer.publicJwk];
   let requests = 0;
-  const server = createServer((_request, response) => {
+  const events = new Map<number, RevocationEvent>();
+  const feedQueries: FeedQuery[] = [];
+  let feedIsSilent = false;
+  const server = createServer((request, response) => {
+    if (request.url?.startsWith("/revocations")) {
+      if (feedIsSilent) response.writeHead(503).end();
+      else answerFeed(request, response).catch(() => response.writeHead(401).end());
+      return;
+    }
     requests += 1;
     response.setHeader("content-type", "application/json").end(JSON.stringify({ keys }));
   });
+
+  /** As the edge does, but for waiting longer than a moment. */
+  async function answerFeed(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const bearer = request.headers.authorization?.slice("Bearer ".length);
+    const query = await verifyFeedQuery(bearer, url, () => SECRETS);
+    feedQueries.push(query);
+    const params = new URL(request.url ?? "", url).searchParams;
+    const after = Number(params.get("after"));
+    const news = () => [...events.values()].filter(({ seq }) => seq > after);
+    const until = Date.now() + Number(params.get("wait") ?? 0) * 1000;
+    while (news().length === 0 && Date.now() < until && !feedIsSilent) await new Promise((go) => setTimeout(go, 5));
+    const page = { after, upto: serial, head: serial, first: 1, events: news() };
+    const envelope = { issuer: url, audience: query.cluster, issuedAt: nowSeconds(), nonce: query.nonce };
+    response.setHeader("content-type", JWT_MEDIA_TYPE).end(await signFeedPage(page, envelope, signer.key));
+  }
+
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
   const url = `http://127.0.0.1:${port}`;
@@ -76,6 +106,14 @@ export async function createIssuer(): Promise<TestIssuer> {
     url,
     signer,
     asked: () => requests,
+    feedQueries,
+    record: (event) => void events.set(event.seq, event),
+    silenceFeed() {
+      feedIsSilent = true;
+      return () => {
+        feedIsSilent = false;
+      };
+    },
     publish(other) {
       keys.push(other.publicJwk);
       return () => void keys.splice(keys.indexOf(other.publicJwk), 1);
@@ -114,8 +152,11 @@ export async function createIssuer(): Promise<TestIssuer> {
       const names = { iss: url, aud: AUDIENCE, sub, client_id: "test", jti: next("ticket_"), sid: `${sub}.s` };
       return signTicket({ ...names, ...times, ...claims }, signer.key);
     },
-    query: () =>
-      signTyped(RECEIPT_QUERY_TYPE, { iss: url, aud: CLUSTER, iat: nowSeconds(), exp: nowSeconds() + 60 }, signer.key),
+    async query(...ids) {
+      const nonce = next("nonce_");
+      const envelope = { issuer: url, audience: CLUSTER, issuedAt: nowSeconds(), nonce };
+      return { jwt: await signReceiptQuery(ids, envelope, signer.key), nonce };
+    },
     async stop() {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
@@ -139,8 +180,7 @@ export interface TestNode extends Node {
   readonly lines: string[];
 }
 
-export interface TestCluster {
-  readonly redis: RedisProcess;
+export interface TestNodes {
   readonly issuer: TestIssuer;
   startNode(settings?: Record<string, string>, handlers?: Handlers): Promise<TestNode>;
   /** A stock client, with nothing set that an app would not set. */
@@ -153,8 +193,14 @@ export interface TestCluster {
     targets: readonly RevocationTarget[],
     event?: Partial<RevocationEvent>,
   ): Promise<ClusterReceipt>;
+  /** Revokes as the edge does: again until it is taken, and asks again until the receipt is told. */
+  insist(node: TestNode, targets: readonly RevocationTarget[]): Promise<ClusterReceipt>;
   receipt(node: TestNode, id: string, waitMs?: number): Promise<ClusterReceipt>;
   stop(): Promise<void>;
+}
+
+export interface TestCluster extends TestNodes {
+  readonly redis: RedisProcess;
 }
 
 export interface TestClient extends Socket {
@@ -165,15 +211,37 @@ export interface TestClient extends Socket {
 export async function startCluster(): Promise<TestCluster> {
   const dir = await mkdtemp(join(tmpdir(), "keycard-test-"));
   const redis = await startRedis({ binary: await obtainRedisServer(), dir, persist: true });
+  const nodes = await startNodesOn({ REDIS_URL: redis.url });
+  return {
+    ...nodes,
+    redis,
+    async stop() {
+      await nodes.stop();
+      await redis.stop();
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** @param redis the settings that say where Redis is; somebody else's to stop */
+export async function startNodesOn(redis: Readonly<Record<string, string>>): Promise<TestNodes> {
   const issuer = await createIssuer();
   const nodes: TestNode[] = [];
   const clients: Socket[] = [];
 
-  async function receipt(node: TestNode, id: string, waitMs = 5_000): Promise<ClusterReceipt> {
-    const headers = { authorization: `Bearer ${await issuer.query()}` };
-    const response = await fetch(`${node.url}/receipts/${id}?wait=${waitMs}`, { headers });
+  async function receipt(node: TestNode, id: string, waitMs = 10_000): Promise<ClusterReceipt> {
+    const { jwt, nonce } = await issuer.query(id);
+    const request = { method: "POST", headers: { "content-type": JWT_MEDIA_TYPE }, body: jwt };
+    const response = await fetch(`${node.url}/receipts?wait=${Math.min(waitMs, 5_000)}`, request);
     if (response.status !== 200) throw new Error(`the receipt query answered ${response.status}`);
-    return (await response.json()) as ClusterReceipt;
+    const [found] = await verifyReceipts(
+      await response.text(),
+      { cluster: CLUSTER, issuer: issuer.url, nonce },
+      SECRETS,
+    );
+    if (found === undefined) throw new Error("the cluster does not know the event");
+    // Right after the cluster's start no node can say yet whether it has seen all others.
+    return found.pending.length > 0 && waitMs > 5_000 ? receipt(node, id, waitMs - 5_000) : found;
   }
 
   function push(node: TestNode, set: string): Promise<Response> {
@@ -182,7 +250,6 @@ export async function startCluster(): Promise<TestCluster> {
   }
 
   return {
-    redis,
     issuer,
     push,
     receipt,
@@ -192,7 +259,9 @@ export async function startCluster(): Promise<TestCluster> {
         HOST: "127.0.0.1",
         NODE_NAME: next("node-"),
         CLUSTER,
-        REDIS_URL: redis.url,
+        CLUSTER_SECRET,
+        LEASE_SECONDS: "3",
+        ...redis,
         ISSUER: issuer.url,
         ALLOWED_ORIGINS: "http://app.test",
         ...settings,
@@ -217,80 +286,26 @@ export async function startCluster(): Promise<TestCluster> {
     },
     async revoke(node, targets, event) {
       const whole = { ...revocationOf(targets), ...event };
+      issuer.record(whole);
       const response = await push(node, await issuer.set(whole));
       if (response.status !== 202) throw new Error(`the event was answered ${response.status}`);
       return receipt(node, whole.id);
+    },
+    async insist(node, targets) {
+      const event = revocationOf(targets);
+      issuer.record(event);
+      const set = await issuer.set(event);
+      await until("it is taken", async () => (await push(node, set)).status === 202);
+      return until("it is told", () => receipt(node, event.id).catch(() => undefined));
     },
     async stop() {
       for (const socket of clients) socket.disconnect();
       for (const node of nodes) await node.stop();
       await issuer.stop();
-      await redis.stop();
-      await rm(dir, { recursive: true, force: true });
     },
   };
 }
 
 export async function connected(client: TestClient): Promise<void> {
   await until("the client is connected", () => client.connected);
-}
-
-/** A link that can be cut: every byte to and from `port` goes through it. */
-export interface Link {
-  readonly port: number;
-  /** Breaks what is open and refuses what is new. */
-  cut(): void;
-  /** Keeps connections open and forwards nothing. */
-  stall(): void;
-  heal(): void;
-  close(): Promise<void>;
-}
-
-export async function linkTo(port: number): Promise<Link> {
-  const open = new Set<TcpSocket>();
-  let state: "open" | "cut" | "stalled" = "open";
-  const server = createTcpServer((inward) => {
-    if (state === "cut") {
-      inward.destroy();
-      return;
-    }
-    const outward = connectTcp(port, "127.0.0.1");
-    for (const [from, to] of [
-      [inward, outward],
-      [outward, inward],
-    ] as const) {
-      open.add(from);
-      from.on("data", (chunk) => {
-        if (state === "open") to.write(chunk);
-      });
-      from.on("error", () => to.destroy()); // the other end left; so does this one
-      from.on("close", () => {
-        open.delete(from);
-        to.destroy();
-      });
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const breakOpen = () => {
-    for (const socket of open) socket.destroy();
-  };
-  return {
-    port: (server.address() as AddressInfo).port,
-    cut() {
-      state = "cut";
-      breakOpen();
-    },
-    stall() {
-      state = "stalled";
-    },
-    heal() {
-      // Bytes swallowed while it was stalled are gone, so a connection from then cannot go on.
-      if (state === "stalled") breakOpen();
-      state = "open";
-    },
-    async close() {
-      breakOpen();
-      await new Promise((resolve) => server.close(resolve));
-    },
-  };
 }

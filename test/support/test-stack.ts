@@ -47,7 +47,7 @@ export async function startTestStack(
     ...options,
     dir,
     edgeSettings: { ACCESS_TOKEN_TTL_SECONDS: "3600", ...edgeSettings },
-    nodeSettings: { HANDLERS, LOG_LEVEL: "debug" },
+    nodeSettings: { HANDLERS, LOG_LEVEL: "debug", LEASE_SECONDS: "3" },
     onLine: (process, line) => lines.push(`${process} ${line}`),
     onExit: (process, { code, signal }) => deaths.push(`${process} (${signal ?? code})`),
   });

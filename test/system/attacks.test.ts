@@ -106,7 +106,7 @@ function perfectClaims() {
 async function genuineSet(): Promise<string> {
   const victim = await system.logIn(await system.newPerson());
   const { id } = await system.edge.revoke({ kind: "session", sid: victim.sid }, "to have a genuine event");
-  await system.edge.appliedReceipt(id);
+  await system.edge.enforcedReceipt(id);
   const [entry] = await redis.xrevrange("{keycard}:log", "+", "-", "COUNT", 1);
   return entry?.[1][1] ?? "";
 }
@@ -303,12 +303,21 @@ describe("a pushed event is refused and reaches nobody:", () => {
     await genuineSet();
   });
 
-  test("a receipt is told to nobody but the edge", async () => {
-    const id = await system.edge.revoke({ kind: "token", jti: "of-nobody" }, "to have a receipt").then((r) => r.id);
+  test("receipts are told to nobody but the edge", async () => {
+    const queries = ["", "hello", tokens.access_token, system.stack.adminToken, await genuineSet()];
+    for (const body of queries) {
+      const headers = { "content-type": "application/jwt" };
+      const response = await fetch(`${nodeFor("a").url}/receipts`, { method: "POST", headers, body });
+      expect(response.status).toBe(body === "" ? 400 : 401);
+      expectNoSecret(await response.text());
+    }
+  });
+
+  test("the edge's feed is read by nobody but a node", async () => {
     const bearers = [undefined, "hello", tokens.access_token, system.stack.adminToken, await genuineSet()];
     for (const bearer of bearers) {
       const headers = bearer === undefined ? {} : { authorization: `Bearer ${bearer}` };
-      const response = await fetch(`${nodeFor("a").url}/receipts/${id}`, { headers });
+      const response = await fetch(`${system.stack.edgeUrl}/revocations?after=0`, { headers });
       expect(response.status).toBe(401);
       expectNoSecret(await response.text());
     }

@@ -37,5 +37,5 @@ it("a dry run counts the sessions and the sockets of every node, and a revocatio
   expect(await rehearsed({ kind: "tenant", tid: "nobody" })).toMatchObject({ sockets: 0 });
   expect(sockets.every(({ socket }) => socket.connected)).toBe(true);
   const { id } = await stack.edge.revoke({ kind: "user", sub: person.sub }, "now in earnest");
-  expect((await stack.edge.appliedReceipt(id)).closed).toBe(6);
+  expect((await stack.edge.enforcedReceipt(id)).closed).toBe(6);
 });
