@@ -1,0 +1,99 @@
+/**
+ * Bugs that are put into a node's source while it is loaded (`--import` with CHAOS_PLANT), one for each way in which a promise
+ * could be broken unnoticed. The checker has to find every one of them; a checker that finds none would let all of them pass.
+ */
+import { registerHooks } from "node:module";
+import { fileURLToPath } from "node:url";
+import type { Promised } from "./checker.ts";
+
+export interface Plant {
+  /** The promise that it breaks. */
+  readonly breaks: Promised;
+  readonly about: string;
+  /** Its path from the repository's root. */
+  readonly file: string;
+  /** What stands there, exactly once. */
+  readonly instead: string;
+  readonly put: string;
+}
+
+export const PLANTS = {
+  "no index check": {
+    breaks: 1,
+    about: "a handshake is not checked against what is revoked",
+    file: "realtime/admissions.ts",
+    instead: "if (dead !== undefined) throw new Refusal(dead);",
+    put: "",
+  },
+  "acknowledged before closed": {
+    breaks: 1,
+    about: "a node acknowledges a revocation and closes the sockets a moment later",
+    file: "realtime/admissions.ts",
+    instead: "const closed = await disconnectAll(left, event.code);",
+    put: "setTimeout(() => void disconnectAll(left, event.code), 4_000); const closed = left.size;",
+  },
+  "fence comes late": {
+    breaks: 1,
+    about: "a node believes its lease longer than others do",
+    file: "realtime/lease.ts",
+    instead: "this.#ends[link] = Math.max(this.#ends[link], until);",
+    put: "this.#ends[link] = Math.max(this.#ends[link], until + 15_000);",
+  },
+  "no replay": {
+    breaks: 2,
+    about: "a node that starts does not read what was revoked before",
+    file: "realtime/admissions.ts",
+    instead: "revocations.merge(event);",
+    put: "if (event.decided_at > Date.now() - process.uptime() * 1000) revocations.merge(event);",
+  },
+  "event dropped": {
+    breaks: 2,
+    about: "a node answers 202 and does not put the event where the others find it",
+    file: "realtime/control.ts",
+    instead: "const before = await log.append(receiptKey(issuer, event.id), set);",
+    put: 'const before = "";',
+  },
+  "bystander closed": {
+    breaks: 3,
+    about: "with one session all sockets of its user are closed",
+    file: "realtime/sockets.ts",
+    instead: "for (const target of targets) for (const admission of this.#holders(target)) hit.add(admission);",
+    put: `for (const target of targets) {
+      for (const admission of this.#holders(target)) hit.add(admission);
+      if (target.kind !== "session") continue;
+      for (const admission of this.#byKey.get(\`user:\${target.sid.split(".")[0]}\`) ?? []) hit.add(admission);
+    }`,
+  },
+  "no expiry": {
+    breaks: 4,
+    about: "a socket is not closed when its token ends",
+    file: "realtime/admissions.ts",
+    instead:
+      'this.#expired = new SecondWheel((due) => void closeForRefresh(due, "token_expired").then(options.onExpired));',
+    put: "this.#expired = new SecondWheel(() => undefined);",
+  },
+} as const satisfies Record<string, Plant>;
+
+export type PlantName = keyof typeof PLANTS;
+
+/** @throws {Error} unless what is to be replaced stands there exactly once: the source has moved on, and the plant must too */
+export function planted(source: string, { file, instead, put }: Plant): string {
+  const found = source.split(instead).length - 1;
+  if (found !== 1) throw new Error(`${file} has ${found} times what a plant replaces: ${instead}`);
+  return source.replace(instead, () => put);
+}
+
+function plant(name: string): void {
+  const chosen: Plant | undefined = PLANTS[name as PlantName];
+  if (chosen === undefined) throw new Error(`There is no plant ${name}.`);
+  registerHooks({
+    load(url, context, nextLoad) {
+      const loaded = nextLoad(url, context);
+      if (!url.startsWith("file:") || !fileURLToPath(url).endsWith(`/${chosen.file}`)) return loaded;
+      return { ...loaded, source: planted(String(loaded.source), chosen) };
+    },
+  });
+}
+
+const { CHAOS_PLANT: name } = process.env;
+if (name !== undefined) plant(name);
