@@ -47,6 +47,8 @@ export default defineConfig({
           include: ["realtime/*.test.ts"],
           testTimeout: 30 * SECOND,
           hookTimeout: 60 * SECOND,
+          // They wait for leases to end more than they work.
+          maxWorkers: 4,
           sequence: { groupOrder: 1 },
         },
       },
