@@ -86,7 +86,7 @@ export function createControl(options: ControlOptions): Control {
   });
   const peers = new Peers(cluster, secrets, () => onIgnored("a heartbeat that no node of this cluster sealed"));
   const receipts = createReceipts({
-    ...{ links, cluster, secrets, self, peers, onProblem },
+    ...{ links, cluster, secrets, self, peers },
     onForged: (what) => onIgnored(`${what} that no node of this cluster sealed`),
   });
   const feeds = options.issuers.flatMap((trusted) => {

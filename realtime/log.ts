@@ -247,7 +247,7 @@ export function createLog(options: LogOptions): Log {
     async start() {
       if (stopped) return;
       links.connect();
-      // The bell first: what is appended while the stream is read would be missed otherwise until the next heartbeat.
+      // Not waited for: what is appended before the bell is heard, the next heartbeat finds.
       links
         .subscribe([BELL, QUESTIONS], hear)
         .catch((error: unknown) => onProblem("the bell cannot be heard; the heartbeat finds what it brings", error));

@@ -52,7 +52,6 @@ export interface ReceiptsOptions {
   readonly peers: Peers;
   /** Something in Redis that no node of this cluster sealed. */
   onForged(what: string): void;
-  onProblem(message: string, error: unknown): void;
 }
 
 /** Whose words are awaited. Who has not watched for long enough may not have seen everybody, and does not vouch for the list. */
