@@ -1,13 +1,13 @@
 /** The entry: what Cloudflare calls, and nothing else. */
 import { app } from "./app.ts";
 
-export { Account } from "./account.ts";
-export { AuditTrail } from "./audit-trail.ts";
-export { BulkRevocation } from "./bulk-revocation.ts";
-export { Client } from "./client.ts";
-export { Credential } from "./credential.ts";
-export { KeyRing } from "./key-ring.ts";
-export { Link } from "./link.ts";
-export { RevocationLog } from "./revocation-log.ts";
+export { Account } from "./accounts/account.ts";
+export { Credential } from "./accounts/credential.ts";
+export { Link } from "./accounts/link.ts";
+export { AuditTrail } from "./audit/audit-trail.ts";
+export { Client } from "./clients/client.ts";
+export { KeyRing } from "./keys/key-ring.ts";
+export { BulkRevocation } from "./revocations/bulk-revocation.ts";
+export { RevocationLog } from "./revocations/revocation-log.ts";
 
 export default { fetch: app.fetch } satisfies ExportedHandler<Env>;

@@ -1,11 +1,11 @@
 /** Accounts: what their holders may change, and what administrators and trusted backends do with them. */
 import { z } from "zod";
 import { Refusal } from "#contract/refusal";
-import { cutoffFor } from "../cutoffs.ts";
 import { linkName, newRevocationId } from "../identifiers.ts";
 import { networkOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
-import type { Order } from "../revocation-log.ts";
+import { cutoffFor } from "../revocations/cutoffs.ts";
+import type { Order } from "../revocations/revocation-log.ts";
 import { actOfAdministrator, demandAdministrator, demandTenant, type Principal } from "./administrator.ts";
 import { demandTrustedOrigin } from "./browser.ts";
 import { actOf, bearerSession, device, loginName, password, recordingFailure, signedIn } from "./login.ts";

@@ -3,9 +3,9 @@
  * what their scopes say, and only in their tenant where they are bound to one.
  */
 import { Refusal } from "#contract/refusal";
-import type { Act } from "../audit.ts";
-import { ADMIN_SCOPES, type AdminScope, type ClientSummary } from "../client.ts";
-import { readClientToken } from "../client-token.ts";
+import type { Act } from "../audit/audit.ts";
+import { ADMIN_SCOPES, type AdminScope, type ClientSummary } from "../clients/client.ts";
+import { readClientToken } from "../clients/client-token.ts";
 import { originOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
 import { sameSecret } from "../subkeys.ts";

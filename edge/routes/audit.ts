@@ -1,8 +1,8 @@
 /** For administrators: read the audit trail, take it away as JSON lines, and have its chain checked. */
 import { z } from "zod";
 import { Refusal } from "#contract/refusal";
-import { AUDIT_TYPES, type AuditRecord, audit, trail } from "../audit.ts";
-import type { AuditPage, AuditQuery } from "../audit-trail.ts";
+import { AUDIT_TYPES, type AuditRecord, audit, trail } from "../audit/audit.ts";
+import type { AuditPage, AuditQuery } from "../audit/audit-trail.ts";
 import { originOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
 import { isWithinRate } from "../throttle.ts";

@@ -2,8 +2,8 @@
 import type { JSONWebKeySet } from "jose";
 import { z } from "zod";
 import { Refusal } from "#contract/refusal";
-import { audit } from "../audit.ts";
-import { ADMIN_SCOPES, ASSERTION_ALGORITHMS, type ClientSummary } from "../client.ts";
+import { audit } from "../audit/audit.ts";
+import { ADMIN_SCOPES, ASSERTION_ALGORITHMS, type ClientSummary } from "../clients/client.ts";
 import { isClientId, newClientId } from "../identifiers.ts";
 import { ask } from "../outcome.ts";
 import { actOfAdministrator, demandAdministrator, demandTenant, type Principal } from "./administrator.ts";

@@ -1,11 +1,11 @@
 /** Event streams for receivers outside: Shared Signals Framework 1.0 section 8.1, RFC 8936 for those who poll. */
 import { z } from "zod";
-import { audit } from "../audit.ts";
-import { SESSION_REVOKED } from "../caep.ts";
-import { revocationLog } from "../cutoffs.ts";
-import type { EventStream } from "../event-streams.ts";
-import { eventSigningKey, forgetKeys } from "../issuer.ts";
+import { audit } from "../audit/audit.ts";
+import { eventSigningKey, forgetKeys } from "../keys/issuer.ts";
 import { ask } from "../outcome.ts";
+import { SESSION_REVOKED } from "../revocations/caep.ts";
+import { revocationLog } from "../revocations/cutoffs.ts";
+import type { EventStream } from "../revocations/event-streams.ts";
 import { actOfAdministrator, demandAdministrator, type Principal, ROOT } from "./administrator.ts";
 import { type Exchange, pathPart, readBody, readQuery } from "./request.ts";
 

@@ -1,9 +1,9 @@
 /** For realtime nodes: the log itself, straight from the edge, for when Redis cannot be trusted to bring everything, or is away. */
 import { z } from "zod";
 import { JWT_MEDIA_TYPE, MAX_FEED_WAIT_MS, signFeedPage, verifyFeedQuery } from "#contract/cluster";
-import { revocationLog } from "../cutoffs.ts";
-import { signingKey } from "../issuer.ts";
+import { signingKey } from "../keys/issuer.ts";
 import { ask } from "../outcome.ts";
+import { revocationLog } from "../revocations/cutoffs.ts";
 import { bearer, type Exchange, readQuery } from "./request.ts";
 
 export const feedQuery = z.strictObject({

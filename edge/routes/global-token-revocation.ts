@@ -4,9 +4,9 @@
  */
 import { z } from "zod";
 import { Refusal } from "#contract/refusal";
-import { normaliseLogin } from "../credential.ts";
+import { normaliseLogin } from "../accounts/credential.ts";
+import { assertionAudiences, issuerOf } from "../clients/oauth.ts";
 import { isClientId, linkName, newRevocationId } from "../identifiers.ts";
-import { assertionAudiences, issuerOf } from "../oauth.ts";
 import { ask } from "../outcome.ts";
 import { actOfAdministrator, demandAdministrator, type Principal, principalFor } from "./administrator.ts";
 import { subject } from "./names.ts";

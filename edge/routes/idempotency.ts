@@ -4,9 +4,9 @@
  */
 import { createHash } from "node:crypto";
 import { Refusal, toRefusal } from "#contract/refusal";
-import { revocationLog } from "../cutoffs.ts";
 import { logFailure } from "../log.ts";
 import { ask } from "../outcome.ts";
+import { revocationLog } from "../revocations/cutoffs.ts";
 import type { Principal } from "./administrator.ts";
 import type { Exchange } from "./request.ts";
 

@@ -1,9 +1,9 @@
 /** For administrators: which signing keys there are, and to replace one, in good order or at once. */
 import { z } from "zod";
-import { forgetKeys } from "../issuer.ts";
-import type { KeySummary } from "../key-ring.ts";
+import { forgetKeys } from "../keys/issuer.ts";
+import type { KeySummary } from "../keys/key-ring.ts";
+import { EVENTS_ALGORITHM, KEY_RING_NAME } from "../keys/signing-key.ts";
 import { ask } from "../outcome.ts";
-import { EVENTS_ALGORITHM, KEY_RING_NAME } from "../signing-key.ts";
 import { demandAdministrator, demandAllTenants } from "./administrator.ts";
 import { type Exchange, readBody } from "./request.ts";
 

@@ -1,15 +1,15 @@
 /** For people and their apps: log in, refresh, log out, look after one's sessions. */
 import { z } from "zod";
 import { Refusal, toRefusal } from "#contract/refusal";
-import type { Actor, OpenedSession } from "../account.ts";
-import { type Act, audit } from "../audit.ts";
-import { normaliseLogin } from "../credential.ts";
-import { rememberTenant, revocationLog, standingOf } from "../cutoffs.ts";
+import type { Actor, OpenedSession } from "../accounts/account.ts";
+import { normaliseLogin } from "../accounts/credential.ts";
+import { type RefreshToken, readRefreshToken } from "../accounts/session.ts";
+import { type Act, audit } from "../audit/audit.ts";
 import { subjectOf } from "../identifiers.ts";
-import { issueAccessToken, publicKeySet, readAccessToken, signingKey } from "../issuer.ts";
+import { issueAccessToken, publicKeySet, readAccessToken, signingKey } from "../keys/issuer.ts";
 import { originOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
-import { type RefreshToken, readRefreshToken } from "../session.ts";
+import { rememberTenant, revocationLog, standingOf } from "../revocations/cutoffs.ts";
 import { clearRefreshCookie, demandTrustedOrigin, giveRefreshCookie, isBrowser, refreshCookie } from "./browser.ts";
 import { scope } from "./names.ts";
 import { bearer, type Exchange, pathPart, readBody } from "./request.ts";

@@ -3,12 +3,10 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { decodeJwt } from "jose";
 import { z } from "zod";
 import { Refusal, type RefusalCode } from "#contract/refusal";
-import type { ClientSummary } from "../client.ts";
-import { issueClientToken, readClientToken } from "../client-token.ts";
-import { cutoffFor, revocationLog } from "../cutoffs.ts";
-import { openForeignSession, SUBJECT_TOKEN_TYPES } from "../foreign-issuer.ts";
-import { newRevocationId, subjectOf } from "../identifiers.ts";
-import { readAccessToken, signingKey } from "../issuer.ts";
+import { openForeignSession, SUBJECT_TOKEN_TYPES } from "../accounts/foreign-issuer.ts";
+import { readRefreshToken } from "../accounts/session.ts";
+import type { ClientSummary } from "../clients/client.ts";
+import { issueClientToken, readClientToken } from "../clients/client-token.ts";
 import {
   authenticateClient,
   type Caller,
@@ -16,10 +14,12 @@ import {
   clientParameters,
   oauthError,
   TOKEN_EXCHANGE_GRANT,
-} from "../oauth.ts";
+} from "../clients/oauth.ts";
+import { newRevocationId, subjectOf } from "../identifiers.ts";
+import { readAccessToken, signingKey } from "../keys/issuer.ts";
 import { originOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
-import { readRefreshToken } from "../session.ts";
+import { cutoffFor, revocationLog } from "../revocations/cutoffs.ts";
 import { demandAdministrator, type Principal, principalFor } from "./administrator.ts";
 import { device, recordingFailure, signedIn, tokens, trade } from "./login.ts";
 import { bearer, type Exchange, readForm } from "./request.ts";

@@ -4,7 +4,7 @@
  * reader that goes, leaves nothing behind.
  */
 import { logFailure } from "../log.ts";
-import { isFinal, type Receipt } from "../receipt.ts";
+import { isFinal, type Receipt } from "../revocations/receipt.ts";
 import type { Exchange } from "./request.ts";
 
 export const EVENT_STREAM = "text/event-stream";

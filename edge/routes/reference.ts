@@ -1,6 +1,6 @@
 /** The reference: for machines as OpenAPI, for people as a page. */
-import { openApiDocument } from "../openapi.ts";
-import { REFERENCE_PAGE_POLICY, referencePage } from "../reference-page.ts";
+import { openApiDocument } from "../reference/openapi.ts";
+import { REFERENCE_PAGE_POLICY, referencePage } from "../reference/reference-page.ts";
 import type { Exchange } from "./request.ts";
 
 const CACHED = { "cache-control": "public, max-age=300" };

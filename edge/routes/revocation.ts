@@ -3,18 +3,18 @@ import { decodeJwt } from "jose";
 import { z } from "zod";
 import { Refusal, type RefusalCode } from "#contract/refusal";
 import { MAX_MARGIN_SECONDS, type RevocationManner, type RevocationTarget, signRehearsal } from "#contract/revocation";
-import type { Selection } from "../account.ts";
-import { MAX_BULK_USERS } from "../bulk-revocation.ts";
-import { Cluster } from "../cluster.ts";
-import { forgetCutoffs, revocationLog } from "../cutoffs.ts";
-import type { Decision, RevocationDraft } from "../event-table.ts";
+import type { Selection } from "../accounts/account.ts";
 import { newBulkId, newRevocationId, randomName, subjectOf } from "../identifiers.ts";
-import { forgetKeys, readAccessToken, signingKey } from "../issuer.ts";
+import { forgetKeys, readAccessToken, signingKey } from "../keys/issuer.ts";
+import { KEY_RING_NAME } from "../keys/signing-key.ts";
 import { logFailure } from "../log.ts";
 import { ask } from "../outcome.ts";
-import { type Receipt, receiptOf, untold } from "../receipt.ts";
-import type { Order } from "../revocation-log.ts";
-import { KEY_RING_NAME } from "../signing-key.ts";
+import { MAX_BULK_USERS } from "../revocations/bulk-revocation.ts";
+import { Cluster } from "../revocations/cluster.ts";
+import { forgetCutoffs, revocationLog } from "../revocations/cutoffs.ts";
+import type { Decision, RevocationDraft } from "../revocations/event-table.ts";
+import { type Receipt, receiptOf, untold } from "../revocations/receipt.ts";
+import type { Order } from "../revocations/revocation-log.ts";
 import {
   actOfAdministrator,
   demandAdministrator,

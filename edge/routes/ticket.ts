@@ -1,7 +1,7 @@
 /** For clients that can set nothing but a URL: a ticket in the place of an access token, good for one handshake. */
 import { signTicket, TICKET_LIFETIME } from "#contract/access-token";
 import { randomName } from "../identifiers.ts";
-import { readAccessToken, signingKey } from "../issuer.ts";
+import { readAccessToken, signingKey } from "../keys/issuer.ts";
 import { ask } from "../outcome.ts";
 import { bearerSession } from "./login.ts";
 import { bearer, type Exchange } from "./request.ts";

@@ -2,7 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, test, vi } from "vitest";
-import type { AuditRecord, AuditType } from "../../edge/audit.ts";
+import type { AuditRecord, AuditType } from "../../edge/audit/audit.ts";
 import {
   ADMIN,
   account,

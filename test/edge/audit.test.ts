@@ -3,8 +3,15 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "c
 import { env } from "cloudflare:workers";
 import { createHash } from "node:crypto";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { type AuditDraft, AuditOutbox, type AuditRecord, type AuditType, audit, entryOf } from "../../edge/audit.ts";
-import { canonicalJson, type Verification } from "../../edge/audit-trail.ts";
+import {
+  type AuditDraft,
+  AuditOutbox,
+  type AuditRecord,
+  type AuditType,
+  audit,
+  entryOf,
+} from "../../edge/audit/audit.ts";
+import { canonicalJson, type Verification } from "../../edge/audit/audit-trail.ts";
 import { ask } from "../../edge/outcome.ts";
 import { asClient } from "./clients.ts";
 import { ADMIN, call, login, newPerson, ok, PASSWORD, post, refusal, revoke } from "./edge.ts";

@@ -5,7 +5,7 @@ import { createLocalJWKSet, createRemoteJWKSet, customFetch, type JSONWebKeySet,
 import { expect, test } from "vitest";
 import { SIGNATURE_ALGORITHMS, verifyAccessToken } from "#contract/access-token";
 import { app } from "../../edge/app.ts";
-import { signingKey } from "../../edge/issuer.ts";
+import { signingKey } from "../../edge/keys/issuer.ts";
 import { call, ISSUER, login, newPerson, ok, PASSWORD, type Tokens } from "./edge.ts";
 
 const keyRing = () => env.KEY_RING.getByName("keys");

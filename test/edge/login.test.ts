@@ -2,7 +2,7 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
-import type { Credential } from "../../edge/credential.ts";
+import type { Credential } from "../../edge/accounts/credential.ts";
 import { ADMIN, account, call, claims, login, newLogin, newPerson, ok, PASSWORD, post, refusal } from "./edge.ts";
 
 function credential(login: string): DurableObjectStub<Credential> {

@@ -6,9 +6,9 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "c
 import { env } from "cloudflare:workers";
 import { afterEach, expect, test, vi } from "vitest";
 import { keyOf, RevocationIndex, type RevocationTarget } from "#contract/revocation";
-import type { OpenedSession } from "../../edge/account.ts";
+import type { OpenedSession } from "../../edge/accounts/account.ts";
+import { type RefreshToken, readRefreshToken } from "../../edge/accounts/session.ts";
 import type { Outcome } from "../../edge/outcome.ts";
-import { type RefreshToken, readRefreshToken } from "../../edge/session.ts";
 import { Random } from "../support/random.ts";
 import {
   AFTERLIFE_SECONDS,

@@ -1,9 +1,9 @@
 /** The description of the edge, held against the edge: every route is in it, and what it says of an answer is true. */
 import { expect, test } from "vitest";
 import type { z } from "zod";
-import { problem } from "../../edge/answers.ts";
 import { ROUTES } from "../../edge/app.ts";
-import { OPERATIONS } from "../../edge/operations.ts";
+import { problem } from "../../edge/reference/answers.ts";
+import { OPERATIONS } from "../../edge/reference/operations.ts";
 import { basic, newClient } from "./clients.ts";
 import { aNode, jwtIn, queryToken } from "./cluster.ts";
 import {

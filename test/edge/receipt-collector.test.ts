@@ -1,7 +1,7 @@
 /** The pump that collects receipts from one cluster: one question after the other, and with patience. */
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { ReceiptsAnswer } from "../../edge/cluster.ts";
-import { type AskedEvent, ReceiptCollector } from "../../edge/receipt-collector.ts";
+import type { ReceiptsAnswer } from "../../edge/revocations/cluster.ts";
+import { type AskedEvent, ReceiptCollector } from "../../edge/revocations/receipt-collector.ts";
 
 const BEGIN = 1_790_000_000_000;
 

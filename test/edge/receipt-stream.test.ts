@@ -1,7 +1,7 @@
 /** A receipt that is followed: Server-Sent Events at every change, and an end. */
 import { abortAllDurableObjects } from "cloudflare:test";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { RevocationLog } from "../../edge/revocation-log.ts";
+import { RevocationLog } from "../../edge/revocations/revocation-log.ts";
 import { asClient } from "./clients.ts";
 import { behave, GOOD, until } from "./cluster.ts";
 import { ADMIN, call, type Headers, type ReceiptBody, receipt, refusal, revoke } from "./edge.ts";

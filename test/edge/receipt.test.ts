@@ -1,6 +1,6 @@
 /** What a line of a receipt says, and when it is complete. */
 import { expect, test } from "vitest";
-import { type FeedNode, isExpired, judge, type Testimony } from "../../edge/receipt.ts";
+import { type FeedNode, isExpired, judge, type Testimony } from "../../edge/revocations/receipt.ts";
 
 const NOW = 1_790_000_000_000;
 const LATER = 1_790_000_600;

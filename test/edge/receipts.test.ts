@@ -3,13 +3,13 @@ import { abortAllDurableObjects, runDurableObjectAlarm, runInDurableObject } fro
 import { env } from "cloudflare:workers";
 import { decodeJwt, jwtVerify } from "jose";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { AuditRecord } from "../../edge/audit.ts";
-import { DeliveryTable } from "../../edge/delivery-table.ts";
-import { EventTable } from "../../edge/event-table.ts";
-import { FeedLeases } from "../../edge/feed-leases.ts";
-import { forgetKeys } from "../../edge/issuer.ts";
-import { PROOF_TYPE } from "../../edge/receipt-proof.ts";
-import { Receipts } from "../../edge/receipts.ts";
+import type { AuditRecord } from "../../edge/audit/audit.ts";
+import { forgetKeys } from "../../edge/keys/issuer.ts";
+import { DeliveryTable } from "../../edge/revocations/delivery-table.ts";
+import { EventTable } from "../../edge/revocations/event-table.ts";
+import { FeedLeases } from "../../edge/revocations/feed-leases.ts";
+import { PROOF_TYPE } from "../../edge/revocations/receipt-proof.ts";
+import { Receipts } from "../../edge/revocations/receipts.ts";
 import {
   aNode,
   behave,

@@ -2,8 +2,8 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, test, vi } from "vitest";
+import { readRefreshToken, writeRefreshToken } from "../../edge/accounts/session.ts";
 import { ask } from "../../edge/outcome.ts";
-import { readRefreshToken, writeRefreshToken } from "../../edge/session.ts";
 import {
   account,
   bearer,

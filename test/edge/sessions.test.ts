@@ -2,7 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
-import { Account } from "../../edge/account.ts";
+import { Account } from "../../edge/accounts/account.ts";
 import {
   account,
   bearer,

@@ -2,9 +2,9 @@
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
+import { hashPassword } from "../../edge/accounts/password.ts";
 import { app } from "../../edge/app.ts";
 import { addressOf, isLoopback, networkOf, originOf } from "../../edge/origin.ts";
-import { hashPassword } from "../../edge/password.ts";
 import { ADMIN, bearer, call, ISSUER, login, newPerson, ok, PASSWORD, post, refreshed, refusal } from "./edge.ts";
 
 const WRONG = "this is not the password";

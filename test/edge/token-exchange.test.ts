@@ -4,8 +4,8 @@ import { env, exports } from "cloudflare:workers";
 import { base64url, type JWTHeaderParameters } from "jose";
 import { expect, test } from "vitest";
 import type { RefusalCode } from "#contract/refusal";
-import type { OpenedSession } from "../../edge/account.ts";
-import { openForeignSession } from "../../edge/foreign-issuer.ts";
+import type { OpenedSession } from "../../edge/accounts/account.ts";
+import { openForeignSession } from "../../edge/accounts/foreign-issuer.ts";
 import { linkName } from "../../edge/identifiers.ts";
 import {
   ADMIN,
