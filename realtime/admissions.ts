@@ -9,7 +9,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { VerifiedClaims } from "#contract/access-token";
 import type { NodeReceipt } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
-import { hits, type RevocationEvent, RevocationIndex, type RevocationTarget } from "#contract/revocation";
+import { hits, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
+import { RevocationIndex } from "#contract/revocation-index";
 import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
 
