@@ -62,7 +62,7 @@ function provenNow(): number {
 
 /** Events whose receipt is remembered until they are over. An older one that comes again closes nobody, and says so. */
 const EVENTS_KEPT = 100_000;
-const FORGET_EVERY_MS = 30_000;
+const FORGET_EVERY_MS = 5_000;
 
 export class Admissions {
   readonly #options: AdmissionsOptions;
