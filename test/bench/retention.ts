@@ -19,6 +19,8 @@ const KEPT_SECONDS = 300;
 /** Until no token that it hits can be alive. */
 const LIFE_SECONDS = 360;
 const PER_SECOND = 1_000;
+/** Redis removes 10,000 entries at a time. */
+const EVENTS_TO_TRIM = 10;
 const WITHIN_MS = 600_000;
 
 export interface RetentionBench {
@@ -28,7 +30,7 @@ export interface RetentionBench {
   readonly nodes: number;
   /** Bytes. */
   readonly each: { readonly in_stream: number; readonly receipt: number; readonly in_a_node: number };
-  /** The stream after it was filled beyond what it keeps, and one event more. */
+  /** The stream after it was filled beyond what it keeps, and some events more. */
   readonly filled: { readonly before: number; readonly after: number };
   /** What a thousand revocations a second come to, in megabytes, however long that goes on. */
   readonly steady_mb: { readonly stream: number; readonly receipts: number; readonly each_node: number };
@@ -57,12 +59,12 @@ async function measure(
   onProgress: (text: string) => void,
 ): Promise<RetentionBench> {
   await revokeMany(cluster, nodes, 1_000, onProgress);
-  const before = { heap: heapUsed(), redis: await usedMemory(redis), stream: await streamBytes(redis) };
+  const before = { heap: heapUsed(nodes), redis: await usedMemory(redis), stream: await streamBytes(redis) };
   await revokeMany(cluster, nodes, EVENTS, onProgress);
   const each = {
     in_stream: (await streamBytes(redis)) - before.stream,
     receipt: 0,
-    in_a_node: (heapUsed() - before.heap) / NODES,
+    in_a_node: (heapUsed(nodes) - before.heap) / NODES,
   };
   each.receipt = (await usedMemory(redis)) - before.redis - each.in_stream;
   for (const what of Object.keys(each) as (keyof typeof each)[]) each[what] = Math.round(each[what] / EVENTS);
@@ -97,8 +99,9 @@ async function revokeMany(
       ]);
       const [node] = nodes;
       if (node === undefined) throw new Error("there is no node");
-      const { status } = await push(node, await issuer.set(event));
-      if (status !== 202) throw new Error(`an event was answered ${status}`);
+      const set = await issuer.set(event);
+      // As the edge does: a node that is busy may have lost its lease for a moment.
+      await until("an event is taken", async () => (await push(node, set)).status === 202);
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
@@ -106,7 +109,7 @@ async function revokeMany(
   await until("every node has applied everything", isDone, { withinMs: WITHIN_MS });
 }
 
-/** Fills the stream with what everybody knows already; the next event is to bring it down to what it keeps. */
+/** Fills the stream with what everybody knows already; the next events are to bring it down to what it keeps. */
 async function fill(
   cluster: TestCluster,
   nodes: readonly TestNode[],
@@ -119,7 +122,7 @@ async function fill(
   for (let index = 0; index < KEPT_EVENTS * 1.2; index++) pipeline.xadd(LOG, "*", ...fields);
   await pipeline.exec();
   const before = await redis.xlen(LOG);
-  await revokeMany(cluster, nodes, 1, onProgress);
+  await revokeMany(cluster, nodes, EVENTS_TO_TRIM, onProgress);
   return { before, after: await redis.xlen(LOG) };
 }
 
@@ -131,7 +134,9 @@ async function usedMemory(redis: Redis): Promise<number> {
   return Number(/used_memory:(\d+)/.exec(await redis.info("memory"))?.[1]);
 }
 
-function heapUsed(): number {
+/** Without what they logged, which a process does not keep. */
+function heapUsed(nodes: readonly TestNode[]): number {
+  for (const { lines } of nodes) lines.length = 0;
   collectGarbage();
   return process.memoryUsage().heapUsed;
 }
@@ -141,7 +146,7 @@ export function printRetentionBench({ events, nodes, each, filled, steady_mb }: 
   console.log(
     `  bytes each: ${each.in_stream} in the stream, ${each.receipt} as a receipt, ${each.in_a_node} in a node`,
   );
-  console.log(`  a stream of ${filled.before} events has ${filled.after} after the next one`);
+  console.log(`  a stream of ${filled.before} events has ${filled.after} after ${EVENTS_TO_TRIM} more`);
   console.log(`\n  at ${PER_SECOND} revocations a second, however long:`);
   console.log(`  Redis ${round(steady_mb.stream + steady_mb.receipts)} MB, each node ${steady_mb.each_node} MB`);
 }
