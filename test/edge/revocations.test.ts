@@ -3,7 +3,6 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "c
 import { expect, test, vi } from "vitest";
 import {
   ADMIN,
-  PASSWORD,
   account,
   bearer,
   call,
@@ -11,6 +10,7 @@ import {
   login,
   newPerson,
   ok,
+  PASSWORD,
   post,
   receipt,
   refresh,
