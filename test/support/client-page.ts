@@ -9,7 +9,7 @@ import { type Browser, type BrowserContext, chromium, type Page } from "playwrig
 import { obtainChromium } from "../../infra/browser.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
-const FLAGS = [
+export const CHROMIUM_FLAGS = [
   "--headless",
   "--no-sandbox",
   "--disable-gpu",
@@ -22,7 +22,11 @@ const FLAGS = [
 
 const HTML = `<!doctype html><title>client</title>
 <script type="importmap">{"imports": {"socket.io-client": "/socket.io.js"}}</script>
-<script type="module">import { connect } from "/connect.js"; window.connect = connect;</script>`;
+<script type="module">
+import { connect } from "/connect.js";
+import { io } from "/socket.io.js";
+Object.assign(window, { connect, io });
+</script>`;
 
 export interface ClientPage {
   readonly origin: string;
@@ -32,10 +36,10 @@ export interface ClientPage {
   close(): Promise<void>;
 }
 
-/** Serves the page and starts the browser. The client is the source itself, with its types taken off. */
-export async function startClientPage(): Promise<ClientPage> {
+/** The page by path: the client is the source itself, with its types taken off. */
+export async function clientFiles(): Promise<Readonly<Record<string, readonly [type: string, body: string]>>> {
   const client = await readFile(join(ROOT, "realtime/client/connect.ts"), "utf8");
-  const files: Record<string, readonly [type: string, body: string]> = {
+  return {
     "/": ["text/html", HTML],
     "/connect.js": ["text/javascript", stripTypeScriptTypes(client)],
     "/socket.io.js": [
@@ -43,6 +47,11 @@ export async function startClientPage(): Promise<ClientPage> {
       await readFile(join(ROOT, "node_modules/socket.io-client/dist/socket.io.esm.min.js"), "utf8"),
     ],
   };
+}
+
+/** Serves the page and starts the browser. */
+export async function startClientPage(): Promise<ClientPage> {
+  const files = await clientFiles();
   const server = createServer((request, response) => {
     const file = files[request.url ?? ""];
     if (file === undefined) response.writeHead(404).end();
@@ -50,7 +59,7 @@ export async function startClientPage(): Promise<ClientPage> {
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const browser: Browser = await chromium.launch({ executablePath: await obtainChromium(), args: FLAGS });
+  const browser: Browser = await chromium.launch({ executablePath: await obtainChromium(), args: CHROMIUM_FLAGS });
   const context = await browser.newContext();
   return {
     origin,
