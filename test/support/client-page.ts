@@ -20,13 +20,7 @@ export const CHROMIUM_FLAGS = [
   "--disable-sync",
 ];
 
-const HTML = `<!doctype html><title>client</title>
-<script type="importmap">{"imports": {"socket.io-client": "/socket.io.js"}}</script>
-<script type="module">
-import { connect } from "/connect.js";
-import { io } from "/socket.io.js";
-Object.assign(window, { connect, io });
-</script>`;
+const HTML = `<!doctype html><title>client</title><script type="module" src="/connect.js"></script>`;
 
 export interface ClientPage {
   readonly origin: string;
@@ -36,22 +30,23 @@ export interface ClientPage {
   close(): Promise<void>;
 }
 
-/** The page by path: the client is the source itself, with its types taken off. */
-export async function clientFiles(): Promise<Readonly<Record<string, readonly [type: string, body: string]>>> {
-  const client = await readFile(join(ROOT, "realtime/client/connect.ts"), "utf8");
-  return {
+/** `connect` and `io` as a page has them, in its window: the client is the source itself, with its types taken off. */
+export async function clientModule(socketIo: string): Promise<string> {
+  const client = stripTypeScriptTypes(await readFile(join(ROOT, "realtime/client/connect.ts"), "utf8"));
+  const here = client.replaceAll('"socket.io-client"', JSON.stringify(socketIo));
+  return `import * as socketIo from "${socketIo}";\n${here}\nObject.assign(window, { connect, io: socketIo.io });`;
+}
+
+/** Serves the page and starts the browser. */
+export async function startClientPage(): Promise<ClientPage> {
+  const files: Record<string, readonly [type: string, body: string]> = {
     "/": ["text/html", HTML],
-    "/connect.js": ["text/javascript", stripTypeScriptTypes(client)],
+    "/connect.js": ["text/javascript", await clientModule("/socket.io.js")],
     "/socket.io.js": [
       "text/javascript",
       await readFile(join(ROOT, "node_modules/socket.io-client/dist/socket.io.esm.min.js"), "utf8"),
     ],
   };
-}
-
-/** Serves the page and starts the browser. */
-export async function startClientPage(): Promise<ClientPage> {
-  const files = await clientFiles();
   const server = createServer((request, response) => {
     const file = files[request.url ?? ""];
     if (file === undefined) response.writeHead(404).end();
