@@ -5,6 +5,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { Server } from "socket.io";
+import type { RefusalCode } from "#contract/refusal";
 import type { Door, DoorEvents } from "./protect.ts";
 
 export interface Metrics {
@@ -22,6 +23,10 @@ export interface Metrics {
 type RedisConnection = DoorEvents["connection"][0]["connection"] | "adapter";
 
 const SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+/** Refusals that something is watched for. */
+const LIKELY: readonly RefusalCode[] = ["unavailable", "token_invalid", "token_expired", "session_revoked"];
+const CODES: readonly RefusalCode[] = ["token_revoked", "session_revoked", "refresh_reused"];
+const WAYS: readonly DoorEvents["applied"][0]["way"][] = ["push", "bell", "stream", "feed"];
 /** Of those that the app names one by one; such as are made by a pattern count together. */
 const MAX_NAMESPACES = 50;
 
@@ -38,13 +43,16 @@ export function createMetrics(about: { readonly version: string }, onProblem: (e
     labelNames: ["connection", "outcome"],
     registers,
   });
+  for (const connection of ["commands", "bell", "adapter", "sentinel"] satisfies RedisConnection[]) {
+    for (const outcome of ["made", "lost"]) connections.inc({ connection, outcome }, 0);
+  }
   const connection: Metrics["connection"] = (connection, outcome) => connections.inc({ connection, outcome });
   const text = () => registry.metrics();
 
   return {
     watch(door, io) {
-      registry.setDefaultLabels({ node: door.node });
-      countEvents(door, registers);
+      registry.setDefaultLabels({ node: door.node, cluster: door.health().cluster });
+      for (const count of [countSockets, countRevocations, countFailures]) count(door, registers);
       door.events.on("connection", (event) => connection(event.connection, event.outcome));
       showGauges(door, registers);
       showNamespaces(io, registers);
@@ -65,62 +73,86 @@ export function createMetrics(about: { readonly version: string }, onProblem: (e
   };
 }
 
-function countEvents({ events }: Door, registers: Registry[]): void {
-  const counter = (name: string, help: string, ...labelNames: string[]) =>
-    new Counter({ name, help, labelNames, registers });
-  const histogram = (name: string, help: string) => new Histogram({ name, help, buckets: SECONDS, registers });
+/** Makes what counts, in these registries. */
+function makers(registers: Registry[]) {
+  return {
+    counter: (name: string, help: string) => new Counter({ name, help, registers }),
+    /** @param values of its label that are there from the start: what comes into being at 1 is no rise to whoever scrapes */
+    counterBy(label: string, values: readonly string[], name: string, help: string) {
+      const counter = new Counter({ name, help, labelNames: [label], registers });
+      for (const value of values) counter.inc({ [label]: value }, 0);
+      return counter;
+    },
+    histogram: (name: string, help: string) => new Histogram({ name, help, buckets: SECONDS, registers }),
+  };
+}
 
-  const handshakes = counter(
+function countSockets({ events }: Door, registers: Registry[]): void {
+  const { counter, counterBy, histogram } = makers(registers);
+  const handshakes = counterBy(
+    "outcome",
+    ["admitted", ...LIKELY],
     "keycard_handshakes_total",
     "Handshakes judged, by outcome: admitted, or the code of the refusal.",
-    "outcome",
   );
   const judging = histogram(
     "keycard_handshake_seconds",
     "Time from the handshake to its being let in: verification, revocation check and rules.",
   );
+  const renewals = counter("keycard_renewals_total", "Sockets renewed in place.");
+  const expired = counter("keycard_expired_total", "Sockets closed at their token's end.");
   events.on("admitted", ({ tookMs }) => {
     handshakes.inc({ outcome: "admitted" });
     judging.observe(tookMs / 1000);
   });
   events.on("refused", ({ code }) => handshakes.inc({ outcome: code }));
-  const renewals = counter("keycard_renewals_total", "Sockets renewed in place.");
   events.on("renewed", () => renewals.inc());
-  const expired = counter("keycard_expired_total", "Sockets closed at their token's end.");
   events.on("expired", ({ sockets }) => expired.inc(sockets));
+}
 
-  const applied = counter(
+function countRevocations({ events }: Door, registers: Registry[]): void {
+  const { counter, counterBy, histogram } = makers(registers);
+  const applied = counterBy(
+    "way",
+    WAYS,
     "keycard_events_total",
     "Revocations by the way that brought them first: push, bell, stream or feed.",
-    "way",
   );
-  events.on("applied", ({ way }) => applied.inc({ way }));
-  const revocations = counter("keycard_revocations_total", "Revocations carried out by this node, by code.", "code");
+  const help = "Revocations carried out by this node, by code.";
+  const revocations = counterBy("code", CODES, "keycard_revocations_total", help);
   const closed = counter("keycard_revoked_sockets_total", "Sockets closed by revocations.");
   const latency = histogram(
     "keycard_revocation_seconds",
     "Time from the decision at the edge to this node's last socket of it closed; two clocks.",
   );
+  events.on("applied", ({ way }) => applied.inc({ way }));
   events.on("revoked", (event) => {
     revocations.inc({ code: event.code });
     closed.inc(event.closed);
     latency.observe(Math.max(0, event.afterMs) / 1000);
   });
+}
 
+function countFailures({ events }: Door, registers: Registry[]): void {
+  const { counter, counterBy } = makers(registers);
   const ignored = counter(
     "keycard_ignored_events_total",
     "Things in Redis that no trusted issuer had signed or no node of the cluster sealed.",
   );
-  events.on("ignored", () => ignored.inc());
   const fenced = counter("keycard_fenced_total", "Times that the node was cut off.");
-  events.on("fenced", () => fenced.inc());
-  const problems = counter("keycard_problems_total", "Failures of links and keys, each of them.");
-  events.on("problem", ({ times }) => problems.inc(times));
-  const feeds = counter(
+  const problems = counter(
+    "keycard_problems_total",
+    "Failures that the log told of: each when it began, and once a minute while it went on.",
+  );
+  const feeds = counterBy(
+    "outcome",
+    ["answered", "failed"],
     "keycard_feed_requests_total",
     "Questions to an edge's feed, by outcome: answered or failed.",
-    "outcome",
   );
+  events.on("ignored", () => ignored.inc());
+  events.on("fenced", () => fenced.inc());
+  events.on("problem", () => problems.inc());
   events.on("feed", ({ outcome }) => feeds.inc({ outcome }));
 }
 

@@ -5,7 +5,7 @@
 import type { RevocationEvent } from "#contract/revocation";
 import type { MetricFamily } from "../exposition.ts";
 import { logEvent, logFailure } from "../log.ts";
-import { Counters } from "./counters.ts";
+import { Counters, type Labels } from "./counters.ts";
 import type { Enforcement } from "./receipt.ts";
 
 /** A revocation as far as it is told. */
@@ -18,6 +18,7 @@ const LOST = "keycard_edge_lost_events_total";
 const QUESTIONS = "keycard_edge_receipt_questions_total";
 const ENFORCED = "keycard_edge_enforced_total";
 const CLOSED = "keycard_edge_closed_sockets_total";
+const CODES: readonly RevocationEvent["code"][] = ["token_revoked", "session_revoked", "refresh_reused"];
 const REVOCATION_SECONDS = "keycard_edge_revocation_seconds";
 
 export class Chronicle {
@@ -74,21 +75,39 @@ export class Chronicle {
     this.#counters.observe(REVOCATION_SECONDS, afterMs);
   }
 
-  /** All that was counted. */
-  families(): readonly MetricFamily[] {
-    const counter = (name: string, help: string) => this.#counters.counter(name, help);
+  /** All that was counted, and what could have been. @param clusters those that are configured */
+  families(clusters: readonly string[]): readonly MetricFamily[] {
+    const perCluster = (label?: string, ...values: string[]) =>
+      clusters.flatMap((cluster) =>
+        label === undefined ? [{ cluster }] : values.map((value) => ({ cluster, [label]: value })),
+      );
+    const counter = (name: string, help: string, expected: readonly Labels[]) =>
+      this.#counters.counter(name, help, expected);
     const histogram = (name: string, help: string) => this.#counters.histogram(name, help);
     return [
-      counter(REVOCATIONS, "Revocations decided, by code."),
-      counter(DELIVERIES, "Attempts to bring an event to a cluster, by outcome: taken or failed."),
+      counter(
+        REVOCATIONS,
+        "Revocations decided, by code.",
+        CODES.map((code) => ({ code })),
+      ),
+      counter(
+        DELIVERIES,
+        "Attempts to bring an event to a cluster, by outcome: taken or failed.",
+        perCluster("outcome", "taken", "failed"),
+      ),
       histogram(DELIVERY_SECONDS, "Time from the decision to a cluster having taken the event."),
-      counter(LOST, "Events that a cluster had taken and lost."),
-      counter(QUESTIONS, "Questions to a cluster for receipts, by outcome: answered or failed."),
+      counter(LOST, "Events that a cluster had taken and lost.", perCluster()),
+      counter(
+        QUESTIONS,
+        "Questions to a cluster for receipts, by outcome: answered or failed.",
+        perCluster("outcome", "answered", "failed"),
+      ),
       counter(
         ENFORCED,
         "Revocations enforced by a cluster: applied by its nodes, or expired with some of them never heard of.",
+        perCluster("how", "applied", "expired"),
       ),
-      counter(CLOSED, "Sockets closed by revocations, as the receipts say."),
+      counter(CLOSED, "Sockets closed by revocations, as the receipts say.", perCluster()),
       histogram(REVOCATION_SECONDS, "Time from the decision to the last cluster having enforced it."),
     ];
   }

@@ -12,7 +12,7 @@ export const COUNTERS_SCHEMA = `CREATE TABLE counters (
     PRIMARY KEY (name, labels)
   ) WITHOUT ROWID;`;
 
-type Labels = Readonly<Record<string, string>>;
+export type Labels = Readonly<Record<string, string>>;
 
 /** Upper ends, seconds. */
 const BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800] as const;
@@ -40,8 +40,11 @@ export class Counters {
     this.add(`${name}_sum`, labels, seconds);
   }
 
-  counter(name: string, help: string): MetricFamily {
-    return { name, type: "counter", help, samples: this.#samples(name) };
+  /** @param expected what is there from the start, with 0: what comes into being at 1 is no rise to whoever scrapes */
+  counter(name: string, help: string, expected: readonly Labels[]): MetricFamily {
+    const counted = this.#samples(name);
+    const missing = expected.filter((labels) => !counted.some((sample) => isSame(sample.labels, labels)));
+    return { name, type: "counter", help, samples: [...counted, ...missing.map((labels) => ({ labels, value: 0 }))] };
   }
 
   histogram(name: string, help: string): MetricFamily {

@@ -311,7 +311,7 @@ export class RevocationLog extends DurableObject<Env> {
   metrics(): Promise<Outcome<readonly MetricFamily[]>> {
     return answer(() => [
       ...this.#gauges.families(this.#clusters.through(), Date.now()),
-      ...this.#chronicle.families(),
+      ...this.#chronicle.families(this.#clusterIds()),
     ]);
   }
 
