@@ -19,6 +19,7 @@ import type { RevocationEvent } from "#contract/revocation";
 import { Admissions, demandSameSession, type Way } from "./admissions.ts";
 import { createControl } from "./control.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
+import { leaseNow } from "./lease.ts";
 import { createGate, type Limits } from "./limits.ts";
 import { createLobby, type Lobby } from "./lobby.ts";
 import { createReceiver, type Health, type Receiver } from "./receiver.ts";
@@ -341,7 +342,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
 
   /** Whether the node is fenced, and for longer than this socket may stay. */
   function isOver({ keepMs }: Admission): boolean {
-    return performance.now() > control.leaseEndsAt() + keepMs;
+    return leaseNow() > control.leaseEndsAt() + keepMs;
   }
 
   function mayNotStay(socket: ProtectedSocket): boolean {

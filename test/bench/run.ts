@@ -1,5 +1,6 @@
 /** `npm run bench -- NAME [--json]`: one measurement, for people or as one JSON document. */
 import { parseArgs } from "node:util";
+import { benchBounds, printBoundsBench } from "./bounds.ts";
 import { benchRefresh, printRefreshBench } from "./refresh.ts";
 import { benchRetention, printRetentionBench } from "./retention.ts";
 import { benchIndex, printIndexBench } from "./revocation-index.ts";
@@ -12,6 +13,13 @@ interface Bench {
 }
 
 const BENCHES: Readonly<Record<string, Bench>> = {
+  bounds: {
+    about: "how soon a revocation is enforced in each situation that the README has a bound for",
+    async run(onProgress) {
+      const result = await benchBounds(onProgress);
+      return { result, print: () => printBoundsBench(result) };
+    },
+  },
   index: {
     about: "what a node's index of revocations weighs and how long a check takes, up to a million",
     async run(onProgress) {

@@ -79,8 +79,11 @@ export interface WorldOptions {
 }
 
 const AUDIENCE = "keycard";
-const CLOCK_SET_WITHIN_MS = 1_000;
-const EDGE_BACK_WITHIN_MS = 60_000;
+/** Longer than the passwords of everybody take that are being judged. */
+const CLOCK_SET_WITHIN_MS = 10_000;
+/** A run says nothing about how fast this machine is. */
+const READY_WITHIN_MS = 120_000;
+const EDGE_BACK_WITHIN_MS = 120_000;
 const HANDLERS = join(import.meta.dirname, "handlers.ts");
 /** Node reads them before the node's own source. */
 const PRELOADED = ["clock.ts", "plants.ts"].map((name) => `--import=file://${join(import.meta.dirname, name)}`);
@@ -200,7 +203,10 @@ class Making {
     await port.release();
     const bundleDir = bundleIn(this.#edgeBuild);
     const stateDir = join(dir, "edge-state");
-    const edge = await startEdge({ bundleDir, stateDir, port: port.port, settings, ...this.#reports("edge") });
+    const edge = await startEdge({
+      ...{ bundleDir, stateDir, port: port.port, settings, readyWithinMs: READY_WITHIN_MS },
+      ...this.#reports("edge"),
+    });
     this.#parts.set("edge", edge);
     this.#options.onStep?.(`edge on port ${port.port}`);
   }
@@ -225,7 +231,13 @@ class Making {
       ...this.#options.nodeSettings,
     };
     await port.release();
-    this.#parts.set(name, await startNodeProcess({ name, port: port.port, settings, ...this.#reports(name) }));
+    this.#parts.set(
+      name,
+      await startNodeProcess({
+        ...{ name, port: port.port, settings, readyWithinMs: READY_WITHIN_MS },
+        ...this.#reports(name),
+      }),
+    );
   }
 
   async #plant(plant: PlantName | undefined): Promise<void> {
