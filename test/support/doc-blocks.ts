@@ -3,6 +3,24 @@
  * stand in a sentence. Everything behind the language is for the tests; no reader of the rendered page sees it.
  */
 
+import { globSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+export const ROOT = join(import.meta.dirname, "..", "..");
+
+/** Every document of the project by its path. */
+export const DOCUMENTS: ReadonlyMap<string, string> = new Map(
+  ["README.md", "edge/contract/PROTOCOL.md", ...globSync("infra/**/*.md", { cwd: ROOT }).sort()].map((file) => [
+    file,
+    readFileSync(join(ROOT, file), "utf8"),
+  ]),
+);
+
+/** Documents whose blocks are all run by another test. */
+export const RUN_ELSEWHERE: Readonly<Record<string, string>> = {
+  "infra/MIGRATING.md": "test/realtime/migrating.test.ts",
+};
+
 export interface DocBlock {
   /** Where it begins: `README.md:12`. */
   readonly at: string;
@@ -10,6 +28,22 @@ export interface DocBlock {
   /** Words behind the language, and `name="value"`; a bare word has the value "". */
   readonly marks: ReadonlyMap<string, string>;
   readonly code: string;
+}
+
+/** Every block that is judged here, in these languages. */
+export function blocksIn(...languages: string[]): DocBlock[] {
+  const all = [...DOCUMENTS].flatMap(([file, text]) => (file in RUN_ELSEWHERE ? [] : blocksOf(file, text)));
+  return languages.length === 0 ? all : all.filter(({ language }) => languages.includes(language));
+}
+
+/** For tests that are named after where a block begins. */
+export function byPlace(blocks: readonly DocBlock[]): (readonly [at: string, block: DocBlock])[] {
+  return blocks.map((block) => [block.at, block] as const);
+}
+
+/** Whether it says that it is not run here. */
+export function isExcused({ marks }: DocBlock): boolean {
+  return marks.has("not-run") || marks.has("run-by");
 }
 
 const FENCE = /^(\s*)```(\S*)\s*(.*)$/;
