@@ -159,10 +159,10 @@ export class Admissions {
     revocations.merge(event);
     if (event.targets.some(({ kind }) => kind === "key")) this.#options.onKeyRevoked(issuer);
     const hit = sockets.hitBy(event);
-    this.#options.onApplied(event, way, hit.size);
     const applied = { expiresAt: event.expires_at, done: this.#enforce(event, hit) };
     this.#applied.set(nameOf(issuer, event.id), applied);
     if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
+    this.#options.onApplied(event, way, hit.size);
     return applied;
   }
 

@@ -176,6 +176,15 @@ export function protect(io: Server, options: ProtectOptions): Door {
     onProblem: (message, error, times) => events.emit("problem", { message, error, times }),
     onBack: (message, ended) => events.emit("back", { message, ...ended }),
   };
+  /** What a node does for itself must not depend on whether a listener of the app's throws. */
+  const tell: typeof events.emit = (...event) => {
+    try {
+      return events.emit(...event);
+    } catch (error) {
+      listener.onProblem(`a listener for ${String(event[0])} threw`, error, 1);
+      return true;
+    }
+  };
   const { issuers, cluster } = options;
   const verifier = createVerifier({ issuers, cluster, clockSkewSeconds, ...listener });
   const gate = createGate(options.limits ?? {});
@@ -187,7 +196,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     expiryLeadSeconds: options.expiryLeadSeconds ?? 30,
     onExpiring: ({ socket }, endsAt) => socket.emit("expiring", lifetimeUntil(endsAt)),
     onExpired: (sockets) => events.emit("expired", { sockets }),
-    onApplied: (event, way, sockets) => events.emit("applied", { ...aboutRevocation(event), way, sockets }),
+    onApplied: (event, way, sockets) => tell("applied", { ...aboutRevocation(event), way, sockets }),
     onRevoked: (event, closed) =>
       events.emit("revoked", { ...aboutRevocation(event), closed, afterMs: Date.now() - event.decided_at }),
     onKeyRevoked: (issuer) => verifier.renewKeys(issuer),
@@ -206,8 +215,8 @@ export function protect(io: Server, options: ProtectOptions): Door {
     feedCheckMs: options.feedCheckMs ?? 30_000,
     replicas: options.replicas ?? 0,
     onLink: (link) => events.emit("link", { link }),
-    onAttempt: (connection, outcome) => events.emit("connection", { connection, outcome }),
-    onFeedAsked: (issuer, outcome) => events.emit("feed", { issuer, outcome }),
+    onAttempt: (connection, outcome) => tell("connection", { connection, outcome }),
+    onFeedAsked: (issuer, outcome) => tell("feed", { issuer, outcome }),
     onIgnored: (detail) => events.emit("ignored", { detail }),
   });
   /** Claims of sockets that have been judged on this connection, until they are connected. */
