@@ -8,7 +8,6 @@ export interface LogFields {
   readonly afterMs?: number;
   readonly applied?: number;
   readonly asked?: number;
-  readonly attempts?: number;
   readonly bulk?: string;
   readonly cause?: string | undefined;
   readonly closed?: number;
@@ -36,19 +35,21 @@ export interface LogFields {
 }
 
 type Level = "info" | "warn" | "error";
+/** Fields, and no other: spread or handed on, one without a name does not compile. */
+type Named<T> = T & Record<Exclude<keyof T, keyof LogFields>, never>;
 
 /** Something happened that whoever follows a revocation wants to find. */
-export function logEvent(message: string, fields: LogFields): void {
+export function logEvent<T extends LogFields>(message: string, fields: Named<T>): void {
   console.info(line("info", message, fields));
 }
 
 /** Something was refused, as it should be. */
-export function logRefusal(message: string, fields: LogFields): void {
+export function logRefusal<T extends LogFields>(message: string, fields: Named<T>): void {
   console.warn(line("warn", message, fields));
 }
 
 /** Something failed that an operator should see. `thrown` is shown with its causes and its stack. */
-export function logFailure(message: string, fields: LogFields, thrown?: unknown): void {
+export function logFailure<T extends LogFields>(message: string, fields: Named<T>, thrown?: unknown): void {
   console.error(line("error", message, { ...fields, ...described(thrown) }));
 }
 

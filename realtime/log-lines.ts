@@ -33,8 +33,11 @@ export interface LogFields {
   readonly way?: string;
 }
 
+/** Fields, and no other: spread or handed on, one without a name does not compile. */
+type Named<T> = T & Record<Exclude<keyof T, keyof LogFields>, never>;
+
 export type NodeLog = Readonly<
-  Record<"debug" | "info" | "warn" | "error", (fields: LogFields, message: string) => void>
+  Record<"debug" | "info" | "warn" | "error", <T extends LogFields>(fields: Named<T>, message: string) => void>
 >;
 
 /** Nothing of ours logs these; an app's handlers or a library's error might. */
@@ -64,7 +67,7 @@ export function logEvents(log: NodeLog, { events }: Door): void {
   // Whoever can write to Redis could write as often.
   const ignored = new Trouble(
     { begun: "somebody who is not trusted wrote to Redis" },
-    { onProblem: (message, detail, times) => log.warn({ detail: String(detail), times }, message) },
+    { onProblem: (message, detail, times) => log.warn({ detail: detail as string | undefined, times }, message) },
   );
   events.on("admitted", (about) => log.debug(about, "admitted"));
   events.on("refused", ({ cause, ...about }) => {
