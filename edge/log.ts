@@ -29,7 +29,7 @@ export interface LogFields {
   readonly seq?: number;
   readonly stack?: string | undefined;
   readonly stream?: string;
-  readonly sub?: string;
+  readonly sub?: string | undefined;
   readonly target?: string | undefined;
   readonly type?: string;
 }

@@ -9,6 +9,7 @@ import { ReceiptList, type ReceiptQuery } from "../../edge/revocations/receipt-l
 import { Receipts } from "../../edge/revocations/receipts.ts";
 import { asClient } from "./clients.ts";
 import { behave, GOOD, until } from "./cluster.ts";
+import { countingSql } from "./counting-sql.ts";
 import {
   ADMIN,
   call,
@@ -190,17 +191,10 @@ async function inLongLog(work: (list: ReceiptList, rowsRead: () => number) => vo
        SELECT seq, decided_at, expires_at FROM events WHERE seq <= ?`,
       OPEN,
     );
-    let read = 0;
-    const exec = (...given: Parameters<SqlStorage["exec"]>) => {
-      const cursor = sql.exec(...given);
-      const rows = cursor.toArray();
-      read += cursor.rowsRead;
-      return { toArray: () => rows };
-    };
-    const counting = { exec } as unknown as SqlStorage;
+    const { sql: counting, rowsRead } = countingSql(sql);
     const events = new EventTable(counting);
     const receipts = new Receipts(counting, events, new FeedLeases(counting), new Chronicle(counting), () => ["south"]);
-    work(new ReceiptList(counting, events, receipts), () => read);
+    work(new ReceiptList(counting, events, receipts), rowsRead);
   });
 }
 
