@@ -7,7 +7,7 @@ import { signRevocation } from "#contract/revocation";
 import { type ClusterConfig, readConfig } from "../config.ts";
 import { randomName } from "../identifiers.ts";
 import { signingKey } from "../keys/issuer.ts";
-import { Cluster, type ReceiptQuestion } from "./cluster.ts";
+import { Cluster, type SignedQuestion } from "./cluster.ts";
 import { Delivery, type DeliveryLog, type LoggedEvent } from "./delivery.ts";
 import type { DeliveryTable } from "./delivery-table.ts";
 import { revocationIn } from "./event-table.ts";
@@ -92,7 +92,7 @@ export class ClusterPumps {
     return await signRevocation(revocationIn(event), this.#envelope(cluster), await signingKey(this.#env));
   }
 
-  async #question(ids: readonly string[], cluster: string): Promise<ReceiptQuestion> {
+  async #question(ids: readonly string[], cluster: string): Promise<SignedQuestion> {
     const envelope = { ...this.#envelope(cluster), nonce: randomName(128) };
     return { ...envelope, token: await signReceiptQuery(ids, envelope, await signingKey(this.#env)) };
   }

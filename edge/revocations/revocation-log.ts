@@ -26,6 +26,7 @@ import { Feed } from "./feed.ts";
 import { FeedLeases } from "./feed-leases.ts";
 import { type Claim, IdempotencyKeys } from "./idempotency-keys.ts";
 import { REVOCATION_LOG_SCHEMA } from "./log-schema.ts";
+import { LogStanding, type LogStatus } from "./log-status.ts";
 import { isFinal, type Receipt, summaryOf } from "./receipt.ts";
 import { ReceiptList, type ReceiptPage, type ReceiptQuery } from "./receipt-list.ts";
 import { type ProofBooks, Proofs, type ProvableReceipt, signProof } from "./receipt-proof.ts";
@@ -87,6 +88,7 @@ export class RevocationLog extends DurableObject<Env> {
   readonly #leases: FeedLeases;
   readonly #receipts: Receipts;
   readonly #list: ReceiptList;
+  readonly #standing: LogStanding;
   readonly #feed: Feed;
   readonly #proofs: Proofs;
   readonly #clusters: ClusterPumps;
@@ -110,6 +112,7 @@ export class RevocationLog extends DurableObject<Env> {
     this.#leases = new FeedLeases(sql);
     this.#receipts = new Receipts(sql, this.#events, this.#leases, () => this.#clusterIds());
     this.#list = new ReceiptList(sql, this.#events, this.#receipts);
+    this.#standing = new LogStanding(sql, this.#events);
     this.#feed = new Feed(this.#events);
     this.#proofs = new Proofs(this.#proofBooks());
     this.#clusters = new ClusterPumps(env, this.#deliveries, this.#receipts, () => this.#changed());
@@ -276,6 +279,11 @@ export class RevocationLog extends DurableObject<Env> {
         await this.#nextChange(Math.min(RECEIPT_POLL_MS, left));
       }
     });
+  }
+
+  /** How matters stand with every cluster. */
+  status(): Promise<Outcome<LogStatus>> {
+    return answer(() => this.#standing.read(this.#clusterIds(), Date.now()));
   }
 
   /** Receipts, the newest decision first. */
