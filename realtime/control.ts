@@ -9,15 +9,16 @@ import { NODE_QUERY_TYPE, type NodeStatus, signNodeAnswers } from "#contract/nod
 import { Refusal, toRefusal } from "#contract/refusal";
 import type { Rehearsal } from "#contract/revocation";
 import { VERSION } from "#contract/version";
-import type { Admissions, Applied } from "./admissions.ts";
+import type { Admissions, Applied, Way } from "./admissions.ts";
 import { createFeed } from "./feed.ts";
 import { Follower } from "./follower.ts";
 import { type Link, leaseNow, type Member, Peers } from "./lease.ts";
-import { createLog } from "./log.ts";
+import { createLog, type LogWay } from "./log.ts";
 import { createNodeSpeaker } from "./node-answers.ts";
 import { createQuestions } from "./questions.ts";
 import { createReceipts, receiptKey } from "./receipts.ts";
 import { createLogLinks, type RedisClient } from "./redis.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 import { canRevokeUnheard, feedOf, type TrustedIssuer, type Verifier } from "./verifier.ts";
 
 const COMMAND_TIMEOUT_MS = 2_000;
@@ -29,7 +30,7 @@ const MAX_EVENTS = 100_000;
 const RETENTION_MS = 5 * 60_000;
 const RETENTION_WITHOUT_FEED_MS = 2 * 60 * 60_000;
 
-export interface ControlOptions {
+export interface ControlOptions extends TroubleListener {
   readonly redis: RedisClient;
   readonly issuers: readonly TrustedIssuer[];
   readonly cluster: string;
@@ -50,8 +51,10 @@ export interface ControlOptions {
   onLink(link: Link | undefined): void;
   /** Something that nobody who is trusted has said. */
   onIgnored(detail: string | undefined): void;
-  onProblem(message: string, error: unknown): void;
-  onBack(message: string): void;
+  /** A connection of the log was made, or ended or could not be made. */
+  onAttempt(connection: "commands" | "bell" | "sentinel", outcome: "made" | "lost"): void;
+  /** An edge's feed was asked. */
+  onFeedAsked(issuer: string, outcome: "answered" | "failed"): void;
 }
 
 export interface Control {
@@ -79,6 +82,7 @@ export interface Control {
     readonly gap: boolean;
     readonly unsettled: number;
     readonly peers: number;
+    readonly unwritten: number;
   };
   stop(): Promise<void>;
 }
@@ -86,31 +90,35 @@ export interface Control {
 export function createControl(options: ControlOptions): Control {
   const { cluster, secrets, node, leaseMs, keepMs, verifier, admissions, onIgnored, onProblem, onBack } = options;
   const startedAt = Date.now();
+  const listener = { onProblem, ...(onBack && { onBack }) };
+  const unwritten = new Trouble({ begun: "receipts could not be written; the next heartbeat will" }, listener);
+  const unanswered = new Trouble({ begun: "a question could not be answered" }, listener);
   const self: Member = { node, boot: randomBytes(6).toString("base64url"), leaseMs, keepMs };
   const links = createLogLinks(options.redis, {
     commandTimeoutMs: COMMAND_TIMEOUT_MS,
     retryMs: RETRY_MS,
-    onProblem,
-    onBack,
+    onAttempt: options.onAttempt,
+    ...listener,
   });
   const peers = new Peers(cluster, secrets, () => onIgnored("a heartbeat that no node of this cluster sealed"));
   const onForged = (what: string) => onIgnored(`${what} that no node of this cluster sealed`);
   const receipts = createReceipts({ links, cluster, secrets, self, peers, onForged });
   const questions = createQuestions({ links, cluster, secrets, self, peers, onForged });
-  const speaker = createNodeSpeaker({ self, peers, questions, admissions, status, onProblem });
+  const speaker = createNodeSpeaker({ self, peers, questions, admissions, status, ...listener });
   const feeds = options.issuers.flatMap((trusted) => {
     const uri = feedOf(trusted);
     if (uri === undefined) return [];
     const { issuer } = trusted;
     return createFeed({
       ...{ issuer, uri, cluster, secrets, node, boot: self.boot, onProblem },
+      onAsked: (outcome) => options.onFeedAsked(issuer, outcome),
       verify: (page, nonce) => verifier.feedPage(issuer, page, nonce),
-      apply: (event) => applied(issuer, event.id, admissions.apply(issuer, event)),
+      apply: (event) => applied(issuer, event.id, admissions.apply(issuer, event, "feed")),
     });
   });
   const feedsSuffice = feeds.length > 0 && !options.issuers.some(canRevokeUnheard);
   const follower = new Follower({
-    ...{ self, feeds, feedsSuffice, checkMs: options.feedCheckMs, onProblem },
+    ...{ self, feeds, feedsSuffice, checkMs: options.feedCheckMs, ...listener },
     onFenced: options.onFenced,
     onLink: options.onLink,
   });
@@ -121,7 +129,7 @@ export function createControl(options: ControlOptions): Control {
       secrets,
       self,
       peers,
-      onProblem,
+      ...listener,
       replicas: options.replicas,
       heartbeatMs: options.heartbeatMs,
     },
@@ -129,13 +137,14 @@ export function createControl(options: ControlOptions): Control {
     maxEvents: feedsSuffice ? MAX_EVENTS : 0,
     apply: applySigned,
     onQuestion(question) {
-      answer(question).catch((error: unknown) => onProblem("a question could not be answered", error));
+      answer(question).catch((error: unknown) => unanswered.failed(error));
     },
     onRead(beat) {
       follower.read(beat);
-      receipts
-        .flush()
-        .catch((error: unknown) => onProblem("receipts could not be written; the next heartbeat will", error));
+      receipts.flush().then(
+        () => unwritten.over(),
+        (error: unknown) => unwritten.failed(error),
+      );
     },
     onLoss: () => follower.lost(),
   });
@@ -156,6 +165,7 @@ export function createControl(options: ControlOptions): Control {
       gap: follower.hasGap,
       unsettled: log.unsettled,
       peers: peers.alive().length,
+      unwritten: receipts.unwritten,
     };
   }
 
@@ -168,10 +178,10 @@ export function createControl(options: ControlOptions): Control {
     };
   }
 
-  async function applySigned(set: string): Promise<void> {
+  async function applySigned(set: string, way: LogWay): Promise<void> {
     try {
       if (appliedBefore(set)) return;
-      enforce(await verifier.revocation(set, true));
+      enforce(await verifier.revocation(set, true), way);
     } catch (thrown) {
       const refusal = toRefusal(thrown);
       if (refusal.status >= 500) throw thrown;
@@ -180,8 +190,8 @@ export function createControl(options: ControlOptions): Control {
     }
   }
 
-  function enforce({ issuer, signer, event }: Awaited<ReturnType<Verifier["revocation"]>>): void {
-    const done = applied(issuer, event.id, admissions.apply(issuer, event));
+  function enforce({ issuer, signer, event }: Awaited<ReturnType<Verifier["revocation"]>>, way: Way): void {
+    const done = applied(issuer, event.id, admissions.apply(issuer, event, way));
     // Other signers number their events by themselves.
     feeds.find((feed) => feed.issuer === signer)?.saw(event, done);
   }
@@ -223,7 +233,7 @@ export function createControl(options: ControlOptions): Control {
     leaseEndsAt: () => follower.leaseEndsAt,
     async accept(set) {
       const revocation = await verifier.revocation(set);
-      enforce(revocation);
+      enforce(revocation, "push");
       const { issuer, event } = revocation;
       try {
         const before = await log.append(receiptKey(issuer, event.id), set);

@@ -4,9 +4,11 @@
  * that this node is alive, and shows who else is.
  */
 import type { ClusterSecrets } from "#contract/cluster";
+import { CLOSED } from "./connection.ts";
 import { heartbeat, leaseNow, type Member, memberKey, type Peers } from "./lease.ts";
 import { QUESTIONS } from "./questions.ts";
 import type { LogLinks } from "./redis.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 const LOG = "{keycard}:log";
 const BELL = "{keycard}:bell";
@@ -53,7 +55,10 @@ for i = 1, #ARGV, 2 do
   if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
 end`;
 
-export interface LogOptions {
+/** By which way an event came in from Redis. */
+export type LogWay = "bell" | "stream";
+
+export interface LogOptions extends TroubleListener {
   readonly links: LogLinks;
   readonly cluster: string;
   readonly secrets: ClusterSecrets;
@@ -70,14 +75,13 @@ export interface LogOptions {
    * Takes one signed event: resolves once nobody whom it covers gets in any more, or it is not to be believed; rejects when
    * that cannot be told yet, and is then asked again.
    */
-  apply(set: string): Promise<void>;
+  apply(set: string, way: LogWay): Promise<void>;
   /** All nodes were asked something. */
   onQuestion(question: string): void;
   /** Everything that is in Redis has been read. */
   onRead(beat: Beat): void;
   /** Redis has less than was read from it. */
   onLoss(): void;
-  onProblem(message: string, error: unknown): void;
 }
 
 /** A heartbeat that has found its way. */
@@ -113,14 +117,14 @@ export interface Log {
 type FollowReply = [before: string, last: string, entries: [id: string, fields: string[]][], heartbeats: string[]];
 
 export function createLog(options: LogOptions): Log {
-  const { links, self, peers, onProblem } = options;
+  const { links, self, peers } = options;
+  const heartbeats = new Trouble({ begun: "the heartbeat failed", over: "the heartbeat gets through again" }, options);
   let position = "0-0";
   let lastBeat = Number.NEGATIVE_INFINITY;
   let stopped = false;
   let beating: Promise<void> | undefined;
   let wake: (() => void) | undefined;
   let count = 0;
-  let failing = false;
   /** Heartbeats of which one should stand in Redis: the last one that was answered, and those sent since. */
   let standing: string[] = [];
   /** Entries that the bell brought before the stream was read that far. */
@@ -128,12 +132,12 @@ export function createLog(options: LogOptions): Log {
   /** Entries that could not be judged yet. */
   const unsettled = new Map<string, string>();
 
-  async function take(entry: string, set: string): Promise<void> {
+  async function take(entry: string, set: string, way: LogWay): Promise<void> {
     try {
-      await options.apply(set);
+      await options.apply(set, way);
       unsettled.delete(entry);
     } catch (error) {
-      if (!unsettled.has(entry)) onProblem("an event cannot be judged yet", error);
+      if (!unsettled.has(entry)) options.onProblem("an event cannot be judged yet", error, 1);
       unsettled.set(entry, set);
     }
   }
@@ -161,7 +165,7 @@ export function createLog(options: LogOptions): Log {
         // Only if the bell brought these very words: anybody who can ring could have named the entry beforehand.
         const known = ahead.get(entry) === set;
         ahead.delete(entry);
-        return known ? undefined : take(entry, set);
+        return known ? undefined : take(entry, set, "stream");
       }),
     );
     position = entries.at(-1)?.[0] ?? position;
@@ -177,7 +181,7 @@ export function createLog(options: LogOptions): Log {
   }
 
   async function beat(): Promise<void> {
-    for (const [entry, set] of unsettled) await take(entry, set);
+    for (const [entry, set] of unsettled) await take(entry, set, "stream");
     while (await follow());
   }
 
@@ -185,11 +189,9 @@ export function createLog(options: LogOptions): Log {
     while (!stopped) {
       try {
         await beat();
-        failing = false;
+        heartbeats.over();
       } catch (error) {
-        // Once for each outage: it is tried again several times a second.
-        if (!stopped && !failing) onProblem("the heartbeat failed", error);
-        failing = true;
+        if (!stopped && !isUnconnected(error)) heartbeats.failed(error);
         // A link that swallows commands without closing would stay like that for minutes.
         if (isTimeout(error)) links.reset();
       }
@@ -218,7 +220,7 @@ export function createLog(options: LogOptions): Log {
     if (space < 0 || ahead.get(entry) === set || !isBefore(position, entry)) return;
     if (ahead.size >= AHEAD_LIMIT) ahead.clear();
     ahead.set(entry, set);
-    void take(entry, set);
+    void take(entry, set, "bell");
   }
 
   return {
@@ -228,7 +230,9 @@ export function createLog(options: LogOptions): Log {
       // Not waited for: what is appended before the bell is heard, the next heartbeat finds.
       links
         .subscribe([BELL, QUESTIONS], hear)
-        .catch((error: unknown) => onProblem("the bell cannot be heard; the heartbeat finds what it brings", error));
+        .catch((error: unknown) =>
+          options.onProblem("the bell cannot be heard; the heartbeat finds what it brings", error, 1),
+        );
       beating = beatForever();
     },
     get unsettled() {
@@ -270,6 +274,12 @@ function isBefore(a: string, b: string): boolean {
   const [aTime = 0, aCount = 0] = a.split("-").map(Number);
   const [bTime = 0, bCount = 0] = b.split("-").map(Number);
   return aTime < bTime || (aTime === bTime && aCount < bCount);
+}
+
+/** There is no connection, and whoever holds it says why. */
+function isUnconnected(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return error.message === CLOSED || error.message.startsWith("Stream isn't writeable");
 }
 
 function isTimeout(error: unknown): boolean {

@@ -16,6 +16,7 @@ import type { Admissions } from "./admissions.ts";
 import { type Member, memberKey, type Peers } from "./lease.ts";
 import type { Questions } from "./questions.ts";
 import type { Admission } from "./sockets.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 /** A question whose signature was judged. */
 export interface AskedNodes {
@@ -25,14 +26,13 @@ export interface AskedNodes {
   readonly question: NodeQuestion;
 }
 
-export interface NodeSpeakerOptions {
+export interface NodeSpeakerOptions extends TroubleListener {
   readonly self: Member;
   readonly peers: Peers;
   readonly questions: Questions;
   readonly admissions: Admissions;
   /** How this node is, to an issuer. */
   status(issuer: string): NodeStatus;
-  onProblem(message: string, error: unknown): void;
 }
 
 export interface NodeSpeaker {
@@ -46,7 +46,8 @@ export interface NodeSpeaker {
 const MAX_NAME = 256;
 
 export function createNodeSpeaker(options: NodeSpeakerOptions): NodeSpeaker {
-  const { self, peers, questions, admissions, status, onProblem } = options;
+  const { self, peers, questions, admissions, status } = options;
+  const unasked = new Trouble({ begun: "the other nodes could not be asked" }, options);
 
   function own({ about, question }: AskedNodes): string {
     if (question.about === "status") return JSON.stringify(status(about));
@@ -58,9 +59,11 @@ export function createNodeSpeaker(options: NodeSpeakerOptions): NodeSpeaker {
 
   async function heard(nonce: string, query: string, waitMs: number) {
     try {
-      return { redis: true, ...(await questions.ask(nonce, query, waitMs)) };
+      const answers = await questions.ask(nonce, query, waitMs);
+      unasked.over();
+      return { redis: true, ...answers };
     } catch (error) {
-      onProblem("the other nodes could not be asked", error);
+      unasked.failed(error);
       return { redis: false, said: new Map<string, string>(), silent: peers.alive() };
     }
   }

@@ -223,6 +223,7 @@ export const status = z.object({
     }),
   ),
 });
+export const metrics = text.regex(/^# HELP /).describe("The text exposition format, version 0.0.4.");
 
 export const client = z.object({
   client_id: text,
