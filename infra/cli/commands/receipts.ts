@@ -1,0 +1,139 @@
+/** `keycard receipts`: what was revoked, and whether it is enforced. */
+import type { BulkReceipt, Receipt } from "../../edge-answers.ts";
+import { command } from "../command.ts";
+import { awaitEnforcement, WAIT, waitSeconds } from "../enforcement.ts";
+import { EXIT, type ExitCode, UsageError } from "../failure.ts";
+import type { Invocation } from "../invocation.ts";
+import { printPage } from "../page.ts";
+import { receiptDetails, targetText } from "../receipt-view.ts";
+import { counted, dim, green, Text, t, yellow } from "../text.ts";
+import { clock, duration, momentOf, numberOf } from "../times.ts";
+
+const STATES = ["pending", "delivered", "enforced", "no_clusters"] as const;
+const SCOPES = ["revocations:read"];
+/** A person's eyes do not need more in one row. */
+const REASON_COLUMNS = 40;
+
+export const receiptCommands = [
+  command({
+    name: "receipts",
+    summary: "list revocations, newest first",
+    args: [],
+    options: {
+      state: { value: "STATE", choices: STATES, about: STATES.join(", ") },
+      sub: { value: "SUB", about: "of this person" },
+      tenant: { value: "TID", about: "of this tenant" },
+      since: { value: "WHEN", about: "decided since: 2h (ago), or a time" },
+      until: { value: "WHEN", about: "decided until" },
+      limit: { value: "N", about: "how many; 20" },
+      after: { value: "CURSOR", about: "go on where a list ended" },
+    },
+    about: ["Revocations are listed for seven days. Each is in the audit trail for longer."],
+    examples: [
+      ["keycard receipts --state pending", "what is not enforced everywhere yet"],
+      ["keycard receipts --since 24h --json | jq .id", "for programs: one a line"],
+    ],
+    scopes: SCOPES,
+    async run(invocation, { options }) {
+      const edge = await invocation.edge();
+      const { receipts, next } = await edge.receipts({
+        state: options.state,
+        sub: options.sub,
+        tid: options.tenant,
+        since: options.since && momentOf(options.since, "--since"),
+        until: options.until && momentOf(options.until, "--until"),
+        limit: numberOf(options.limit ?? "20", "--limit", 1, 100),
+        after: options.after,
+      });
+      printPage(invocation, {
+        ...{ items: receipts, next, row, empty: "Nothing was revoked, as far as was asked." },
+        head: ["decided", "state", "took", "closed", "target", "reason", "receipt"],
+      });
+      return EXIT.ok;
+    },
+  }),
+  command({
+    name: "receipts show",
+    summary: "show one receipt: each cluster, each node, and who is awaited",
+    args: ["ID"],
+    options: {},
+    about: ["With --json it has the `proof`, a JWT by which others can check it."],
+    examples: [["keycard receipts show rev_Zm9vYmFyYmF6cXV4MTIzNA", ""]],
+    scopes: SCOPES,
+    async run(invocation, { args: [id = ""] }) {
+      const receipt = await (await invocation.edge()).anyReceipt(id);
+      if (invocation.json) invocation.output.json(receipt);
+      else invocation.output.lines(isBulk(receipt) ? bulkDetails(receipt) : receiptDetails(receipt));
+      return EXIT.ok;
+    },
+  }),
+  command({
+    name: "receipts follow",
+    summary: "watch a revocation until it is enforced",
+    args: ["ID"],
+    options: { wait: WAIT },
+    about: ["Ends as `keycard revoke` does: 0 when it is enforced, 3 when it is not by then."],
+    examples: [["keycard receipts follow rev_Zm9vYmFyYmF6cXV4MTIzNA --wait 600", "for ten minutes at most"]],
+    scopes: SCOPES,
+    run: (invocation, { args: [id = ""], options }) => follow(invocation, id, options.wait),
+  }),
+];
+
+async function follow(invocation: Invocation, id: string, wait: string | undefined): Promise<ExitCode> {
+  const seconds = waitSeconds(wait);
+  const receipt = await (await invocation.edge()).anyReceipt(id);
+  if (isBulk(receipt)) {
+    throw new UsageError(
+      "A revocation in bulk is not followed as one.",
+      `\`keycard receipts show ${id}\` shows how far it is.`,
+    );
+  }
+  return await awaitEnforcement(invocation, receipt, seconds);
+}
+
+function isBulk(receipt: Receipt | BulkReceipt): receipt is BulkReceipt {
+  return "users" in receipt;
+}
+
+function row(receipt: Receipt | BulkReceipt) {
+  const { created_at, state, reason, id } = receipt;
+  const done = state === "enforced";
+  const what = isBulk(receipt) ? counted(receipt.users, "user") : targetText(receipt.target);
+  const took =
+    "enforced_at" in receipt && typeof receipt.enforced_at === "number"
+      ? duration(receipt.enforced_at - created_at)
+      : "";
+  const closed = isBulk(receipt) ? "" : String(receipt.closed);
+  return [
+    clock(created_at),
+    done ? green(state) : yellow(state),
+    took,
+    closed,
+    what,
+    Text.of(reason).cut(REASON_COLUMNS),
+    dim(id),
+  ];
+}
+
+function bulkDetails({
+  id,
+  reason,
+  created_at,
+  state,
+  users,
+  revoked,
+  not_found,
+  remaining,
+  clusters,
+}: BulkReceipt): Text[] {
+  return [
+    t`${dim("receipt ")}  ${id}`,
+    t`${dim("reason  ")}  ${reason}`,
+    t`${dim("decided ")}  ${clock(created_at)}`,
+    t`${dim("state   ")}  ${state === "enforced" ? green(state) : yellow(state)}`,
+    t`${dim("users   ")}  ${users}: ${revoked} revoked, ${not_found} not found, ${remaining} remaining`,
+    ...clusters.map(
+      ({ cluster, delivered }) => t`${dim("cluster ")}  ${cluster}: ${counted(delivered, "event")} delivered`,
+    ),
+  ];
+}

@@ -1,0 +1,87 @@
+/**
+ * Asking the person at the terminal, or reading what a script pipes in. A secret is never taken from an argument, where every user of
+ * the machine could read it, and never shown while it is typed.
+ */
+import { createInterface } from "node:readline/promises";
+import { Interrupted, UsageError } from "./failure.ts";
+
+export interface Prompt {
+  /** Whether there is somebody to ask. */
+  readonly isInteractive: boolean;
+  /** @throws {Interrupted} on Ctrl-C */
+  ask(question: string): Promise<string>;
+  /** Typed without being shown; or, where nobody is there, the first line of standard input. @param what as in "the password" */
+  secret(question: string, what: string): Promise<string>;
+}
+
+/** A password or a token: more is none. */
+const MAX_SECRET = 64 * 1024;
+const BACKSPACE = new Set(["\b", "\u007f"]);
+const KILL_LINE = "\u0015";
+const INTERRUPT = "\u0003";
+const END_OF_INPUT = "\u0004";
+const ESCAPE = "\u001b";
+const ENTER = new Set(["\r", "\n"]);
+
+export function createPrompt(stdin: NodeJS.ReadStream, stderr: NodeJS.WriteStream): Prompt {
+  const isInteractive = stdin.isTTY === true && stderr.isTTY === true;
+  return {
+    isInteractive,
+    async ask(question) {
+      const asking = createInterface({ input: stdin, output: stderr });
+      try {
+        return await new Promise<string>((resolve, reject) => {
+          asking.once("SIGINT", () => reject(new Interrupted()));
+          asking.once("close", () => reject(new Interrupted()));
+          asking.question(question).then((answer) => resolve(answer.trim()), reject);
+        });
+      } finally {
+        asking.close();
+      }
+    },
+    async secret(question, what) {
+      const given = isInteractive ? await typed(stdin, stderr, question) : await firstLine(stdin);
+      if (given === "")
+        throw new UsageError(`There was no ${what}.`, `Pipe ${what} in on standard input, or run it in a terminal.`);
+      return given;
+    },
+  };
+}
+
+/** Line by line in raw mode, because a terminal echoes otherwise. */
+function typed(stdin: NodeJS.ReadStream, stderr: NodeJS.WriteStream, question: string): Promise<string> {
+  stderr.write(question);
+  stdin.setRawMode(true).setEncoding("utf8").resume();
+  return new Promise((resolve, reject) => {
+    let text = "";
+    const settle = (act: () => void) => {
+      stdin.off("data", take).off("end", cancel);
+      stdin.setRawMode(false).pause();
+      stderr.write("\n");
+      act();
+    };
+    const cancel = () => settle(() => reject(new Interrupted()));
+    const take = (data: string) => {
+      if (data.startsWith(ESCAPE)) return; // an arrow, or another key that is no character
+      for (const character of data) {
+        if (ENTER.has(character)) return settle(() => resolve(text));
+        if (character === INTERRUPT || (character === END_OF_INPUT && text === "")) return cancel();
+        if (BACKSPACE.has(character)) text = [...text].slice(0, -1).join("");
+        else if (character === KILL_LINE) text = "";
+        else if (character >= " " && text.length < MAX_SECRET) text += character;
+      }
+    };
+    stdin.on("data", take).on("end", cancel);
+  });
+}
+
+async function firstLine(stdin: NodeJS.ReadStream): Promise<string> {
+  if (stdin.isTTY) throw new UsageError("There is no terminal to ask at.", "Pipe the secret in on standard input.");
+  let text = "";
+  for await (const chunk of stdin.setEncoding("utf8")) {
+    text += chunk;
+    if (text.includes("\n") || text.length > MAX_SECRET) break;
+  }
+  if (text.length > MAX_SECRET) throw new UsageError("What came on standard input is too long for a secret.");
+  return text.split(/\r?\n/, 1)[0] ?? "";
+}
