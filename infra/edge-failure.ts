@@ -29,12 +29,15 @@ export class EdgeRefusal extends Error {
   readonly problems: readonly MemberProblem[];
   readonly retryAfterSeconds: number | undefined;
   readonly requestId: string | undefined;
+  /** False where something in between said no. */
+  readonly isOfAnEdge: boolean;
 
   constructor(operation: string, response: Response, body: RefusalBody) {
     const code = isRefusalCode(body.code) ? body.code : oauthCode(body.error);
     super(`${operation} was answered ${response.status} ${code ?? "without a code"}`);
     this.operation = operation;
     this.status = response.status;
+    this.isOfAnEdge = code !== undefined;
     this.code = code ?? (response.status >= 502 ? "unavailable" : "internal");
     this.advice = isAdvice(body.advice) ? body.advice : code === undefined ? "retry" : REFUSALS[code].advice;
     this.sentence = text(body.title) ?? text(body.error_description);

@@ -138,7 +138,9 @@ export class EdgeTransport {
       throw new EdgeMisunderstood(operation, `${this.url} sends us to ${to}; name that address if it is yours`);
     }
     const body = parsed(await this.#read(response, MAX_REFUSAL_BYTES, call));
-    throw new EdgeRefusal(operation, response, typeof body === "object" && body !== null ? body : {});
+    const refusal = new EdgeRefusal(operation, response, typeof body === "object" && body !== null ? body : {});
+    if (refusal.isOfAnEdge || PASSING.includes(response.status) || response.status === TOO_MANY) throw refusal;
+    throw new EdgeMisunderstood(operation, `HTTP ${response.status}, and not as an edge says it`, refusal.requestId);
   }
 
   async #read(response: Response, limit: number, call: Call): Promise<string> {

@@ -63,14 +63,22 @@ export class Invocation {
     return (await this.desk()).edge;
   }
 
-  /** An edge at this address; without a credential, nothing but what anybody may ask. */
-  connect(edgeUrl: string, adminToken?: Identity["credential"]): EdgeClient {
+  /**
+   * An edge at this address; without a credential, nothing but what anybody may ask.
+   *
+   * @param until Ctrl-C ends its calls, unless it has to put away what was made
+   */
+  connect(
+    edgeUrl: string,
+    adminToken?: Identity["credential"],
+    until: "interrupted" | "whatever happens" = "interrupted",
+  ): EdgeClient {
     return new EdgeClient({
       edgeUrl,
       ...(adminToken && { adminToken }),
       ...(this.#timeoutMs !== undefined && { answerWithinMs: this.#timeoutMs }),
       patienceMs: PATIENCE_MS,
-      signal: this.signal,
+      ...(until === "interrupted" && { signal: this.signal }),
       onAnswer: (operation, status, requestId) => {
         if (this.verbose) this.output.note(dim(t`${operation} → ${status}  request ${requestId ?? "without an id"}`));
       },

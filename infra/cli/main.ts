@@ -4,75 +4,16 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Command, command, parseCommandLine } from "./command.ts";
-import { accountCommands } from "./commands/accounts.ts";
-import { auditCommands } from "./commands/audit.ts";
-import { clientCommands } from "./commands/clients.ts";
-import { keyCommands } from "./commands/keys.ts";
-import { loginCommands } from "./commands/login.ts";
-import { receiptCommands } from "./commands/receipts.ts";
-import { revokeCommands } from "./commands/revoke.ts";
-import { sessionCommands } from "./commands/sessions.ts";
-import { statusCommands } from "./commands/status.ts";
-import { completionScript, SHELLS, type Shell } from "./completion.ts";
-import { EXIT, type ExitCode, explain, Interrupted, UsageError } from "./failure.ts";
-import { helpNames, helpOn, overview } from "./help.ts";
+import { parseCommandLine } from "./command.ts";
+import { COMMANDS } from "./every-command.ts";
+import { EXIT, type ExitCode, explain, Interrupted } from "./failure.ts";
+import { helpOn, overview } from "./help.ts";
 import { Invocation } from "./invocation.ts";
-import { nearest } from "./nearest.ts";
 import { Output } from "./output.ts";
 import { createPrompt } from "./prompt.ts";
 import { dim, red, t } from "./text.ts";
 
 const PACKAGE = join(import.meta.dirname, "..", "..", "package.json");
-
-const COMMANDS: readonly Command[] = [
-  ...revokeCommands,
-  ...receiptCommands,
-  ...sessionCommands,
-  ...accountCommands,
-  ...statusCommands,
-  ...auditCommands,
-  ...keyCommands,
-  ...clientCommands,
-  ...loginCommands,
-  command({
-    name: "completion",
-    summary: "print a script that completes commands and options",
-    args: ["SHELL"],
-    options: {},
-    about: [`SHELL is ${SHELLS.join(", ")}.`],
-    examples: [["source <(keycard completion bash)", "in ~/.bashrc"]],
-    scopes: [],
-    async run(_invocation, { args: [shell = ""] }) {
-      if (!SHELLS.some((each) => each === shell))
-        throw new UsageError(`There is no completion for "${shell}".`, `There is ${SHELLS.join(", ")}.`);
-      process.stdout.write(completionScript(shell as Shell, COMMANDS));
-      return EXIT.ok;
-    },
-  }),
-  command({
-    name: "help",
-    summary: "explain a command",
-    args: ["[COMMAND]", "[SUBCOMMAND]"],
-    options: {},
-    about: [],
-    examples: [["keycard help revoke", ""]],
-    scopes: [],
-    async run({ output }, { args }) {
-      const name = args.join(" ");
-      const lines = name === "" ? overview(COMMANDS) : helpOn(name, COMMANDS);
-      if (lines === undefined) {
-        const near = nearest(name, helpNames(COMMANDS));
-        throw new UsageError(
-          `There is no help on "${name}".`,
-          near ? `Did you mean \`keycard help ${near}\`?` : "`keycard help` lists what there is.",
-        );
-      }
-      output.lines(lines);
-      return EXIT.ok;
-    },
-  }),
-];
 
 const output = new Output({ stdout: process.stdout, stderr: process.stderr, env: process.env });
 process.exitCode = await run(process.argv.slice(2));
