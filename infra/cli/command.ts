@@ -53,7 +53,10 @@ export function command<const O extends Options>(each: Command<O>): Command {
 export const GLOBAL_OPTIONS = {
   profile: { value: "NAME", short: "p", about: "whose credential to use; see `keycard profiles`" },
   json: { about: "print JSON, for programs" },
-  timeout: { value: "SECONDS", about: "how long one answer of the edge may take; 15" },
+  timeout: {
+    value: "SECONDS",
+    about: "how long one answer of the edge may take; 15. A call is tried again for three times that",
+  },
   verbose: { short: "v", about: "show each call to the edge with its request id" },
   help: { short: "h", about: "explain the command" },
 } as const satisfies Options;

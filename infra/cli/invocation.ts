@@ -24,8 +24,9 @@ export interface Desk extends Identity {
   readonly edge: EdgeClient;
 }
 
-/** For how long a call whose answer was lost is tried again. The edge takes up an order whose bearer died after 30 s. */
-const PATIENCE_MS = 45_000;
+const TIMEOUT_MS = 15_000;
+/** Timeouts that a call whose answer was lost is tried again for. By default that is longer than the 30 s after which the edge takes up an order whose bearer died. */
+const PATIENCE = 3;
 const MAX_TIMEOUT_SECONDS = 300;
 
 export class Invocation {
@@ -37,7 +38,7 @@ export class Invocation {
   readonly verbose: boolean;
   readonly signal: AbortSignal;
   readonly #env: InvocationOptions["env"];
-  readonly #timeoutMs: number | undefined;
+  readonly #timeoutMs: number;
   #desk: Promise<Desk> | undefined;
 
   constructor(options: InvocationOptions) {
@@ -76,8 +77,8 @@ export class Invocation {
     return new EdgeClient({
       edgeUrl,
       ...(adminToken && { adminToken }),
-      ...(this.#timeoutMs !== undefined && { answerWithinMs: this.#timeoutMs }),
-      patienceMs: PATIENCE_MS,
+      answerWithinMs: this.#timeoutMs,
+      patienceMs: this.#timeoutMs * PATIENCE,
       ...(until === "interrupted" && { signal: this.signal }),
       onAnswer: (operation, status, requestId) => {
         if (this.verbose) this.output.note(dim(t`${operation} → ${status}  request ${requestId ?? "without an id"}`));
@@ -103,8 +104,8 @@ export class Invocation {
   }
 }
 
-function timeoutMs(seconds: string | undefined): number | undefined {
-  if (seconds === undefined) return undefined;
+function timeoutMs(seconds: string | undefined): number {
+  if (seconds === undefined) return TIMEOUT_MS;
   const number = Number(seconds);
   if (!(number > 0 && number <= MAX_TIMEOUT_SECONDS)) {
     throw new UsageError(

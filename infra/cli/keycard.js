@@ -5,15 +5,20 @@
  */
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
+import module from "node:module";
 import { fileURLToPath } from "node:url";
 
 const source = new URL("./main.ts", import.meta.url);
 const compiled = new URL("../../dist/infra/cli/main.js", import.meta.url);
-const ownNode = fileURLToPath(new URL("../../node_modules/.bin/node", import.meta.url));
+const modules = fileURLToPath(new URL("../../node_modules/", import.meta.url));
+const ownNode = `${modules}.bin/node`;
 
 if (!existsSync(source)) await import(compiled.href);
-else if (process.features.typescript) await import(source.href);
-else if (existsSync(ownNode)) {
+else if (process.features.typescript) {
+  // Types are stripped once, and not at every command.
+  module.enableCompileCache(`${modules}.cache/keycard`);
+  await import(source.href);
+} else if (existsSync(ownNode)) {
   const { status } = spawnSync(ownNode, process.argv.slice(1), { stdio: "inherit" });
   process.exitCode = status ?? 1;
 } else {

@@ -36,7 +36,7 @@ export const accountCommands = [
         after: options.after,
         limit,
       });
-      const head = ["login", "tenant", "state", "since", "subject"];
+      const head = ["login", "subject", "tenant", "state", "since"];
       printPage(invocation, { items: accounts, next, head, row, empty: "Nobody begins like that." });
       return EXIT.ok;
     },
@@ -175,10 +175,10 @@ async function changed(invocation: Invocation, account: Account, seconds: number
 function row({ login, tid, disabled, created_at, sub }: AccountPage["accounts"][number]) {
   return [
     login === undefined ? dim("by link") : bold(login),
+    sub,
     tid ?? dim("none"),
     disabled ? red("disabled") : green("active"),
     created_at === undefined ? dim("unknown") : distance(created_at * 1000),
-    dim(sub),
   ];
 }
 

@@ -15,6 +15,9 @@ const DEFAULT_SINCE = "24h";
 /** What came in while the first question was on its way. */
 const FOLLOW_SINCE = "10s";
 
+/** The longest of the kinds that there are often. */
+const TYPE_COLUMNS = 19;
+
 type Filter = Readonly<Record<string, string | number | undefined>>;
 
 export const auditCommands = [
@@ -165,12 +168,12 @@ function line({ at, type, actor, sub, tid, kid, client, reason, from, revocation
   return Text.join(
     [
       dim(clock(at)),
-      name.padded(18),
+      name.padded(TYPE_COLUMNS),
       `${actor.kind} ${actor.id}`,
       ...(about === undefined || about === actor.id ? [] : [t`→ ${about}`]),
+      ...(revocation === undefined ? [] : [revocation]),
       ...(reason === undefined ? [] : [t`“${reason}”`]),
       ...(place === "" ? [] : [dim(`from ${place}`)]),
-      ...(revocation === undefined ? [] : [dim(revocation)]),
     ],
     "  ",
   );

@@ -96,8 +96,9 @@ function printKeys(invocation: Invocation, keys: readonly Key[]): void {
   printPage(invocation, {
     items: keys,
     next: undefined,
-    head: ["purpose", "state", "algorithm", "made", "next step", "key"],
+    head: ["key", "purpose", "state", "algorithm", "made", "next step"],
     row: ({ purpose, state, alg, created_at, rotates_at, gone_at, kid }) => [
+      kid,
       purpose,
       state === "current" ? green(state) : state === "gone" ? dim(state) : yellow(state),
       alg,
@@ -107,7 +108,6 @@ function printKeys(invocation: Invocation, keys: readonly Key[]): void {
         : gone_at !== undefined
           ? `gone ${distance(gone_at)}`
           : "",
-      dim(kid),
     ],
     empty: "There is no key yet: the first sign-in makes one.",
   });

@@ -6,13 +6,11 @@ import { EXIT, type ExitCode, UsageError } from "../failure.ts";
 import type { Invocation } from "../invocation.ts";
 import { printPage } from "../page.ts";
 import { receiptDetails, targetText } from "../receipt-view.ts";
-import { counted, dim, green, Text, t, yellow } from "../text.ts";
-import { clock, duration, momentOf, numberOf } from "../times.ts";
+import { counted, dim, green, type Text, t, yellow } from "../text.ts";
+import { clock, distance, duration, momentOf, numberOf } from "../times.ts";
 
 const STATES = ["pending", "delivered", "enforced", "no_clusters"] as const;
 const SCOPES = ["revocations:read"];
-/** A person's eyes do not need more in one row. */
-const REASON_COLUMNS = 40;
 
 export const receiptCommands = [
   command({
@@ -47,7 +45,7 @@ export const receiptCommands = [
       });
       printPage(invocation, {
         ...{ items: receipts, next, row, empty: "Nothing was revoked, as far as was asked." },
-        head: ["decided", "state", "took", "closed", "target", "reason", "receipt"],
+        head: ["receipt", "decided", "state", "took", "closed", "target", "reason"],
       });
       return EXIT.ok;
     },
@@ -104,15 +102,7 @@ function row(receipt: Receipt | BulkReceipt) {
       ? duration(receipt.enforced_at - created_at)
       : "";
   const closed = isBulk(receipt) ? "" : String(receipt.closed);
-  return [
-    clock(created_at),
-    done ? green(state) : yellow(state),
-    took,
-    closed,
-    what,
-    Text.of(reason).cut(REASON_COLUMNS),
-    dim(id),
-  ];
+  return [id, distance(created_at), done ? green(state) : yellow(state), took, closed, what, dim(reason)];
 }
 
 function bulkDetails({

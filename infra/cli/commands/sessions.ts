@@ -7,6 +7,8 @@ import { findAccount, personOf, SUB } from "../person.ts";
 import { bold, counted, dim, red, Text, t, yellow } from "../text.ts";
 import { distance } from "../times.ts";
 
+const DEVICE_COLUMNS = 28;
+
 export const sessionCommands = [
   command({
     name: "sessions",
@@ -39,7 +41,7 @@ function show({ output }: Invocation, account: Account, sockets: Sockets | undef
   else {
     const held = countBySession(sockets);
     output.table(
-      ["device", "from", "signed in", "last used", "ends", "sockets", "session"],
+      ["session", "device", "sockets", "signed in", "last used", "ends", "from"],
       account.sessions.map((session) => sessionRow(session, held)),
     );
   }
@@ -53,13 +55,13 @@ function sessionRow(session: Session, held: ReadonlyMap<string, number> | undefi
   const { device, user_agent, origin, created_at, last_used_at, expires_at, sid } = session;
   const from = [origin.city, origin.country, origin.address].filter((part) => part !== undefined).join(", ");
   return [
-    Text.of(device ?? user_agent ?? "unnamed").cut(28),
-    from === "" ? dim("unknown") : Text.of(from),
+    sid,
+    Text.of(device ?? user_agent ?? "unnamed").cut(DEVICE_COLUMNS),
+    held === undefined ? dim("?") : String(held.get(sid) ?? 0),
     distance(created_at * 1000),
     distance(last_used_at * 1000),
     distance(expires_at * 1000),
-    held === undefined ? dim("?") : String(held.get(sid) ?? 0),
-    dim(sid),
+    dim(from === "" ? "unknown" : from),
   ];
 }
 
