@@ -51,11 +51,14 @@ export class EdgeRefusal extends Error {
 export class EdgeUnreachable extends Error {
   override readonly name = "EdgeUnreachable";
   /** False where it is certain that the call did not arrive. */
+  readonly mayHaveArrived: boolean;
+  /** Whether something may have been done of which nobody knows. */
   readonly mayHaveHappened: boolean;
 
-  constructor(host: string, why: string, mayHaveHappened: boolean, cause: unknown) {
+  constructor(operation: string, host: string, why: string, mayHaveArrived: boolean, cause: unknown) {
     super(`${host} ${why}.`, { cause });
-    this.mayHaveHappened = mayHaveHappened;
+    this.mayHaveArrived = mayHaveArrived;
+    this.mayHaveHappened = mayHaveArrived && !operation.startsWith("GET ");
   }
 }
 
@@ -87,10 +90,11 @@ function certificateProblem(code: string): string | undefined {
 }
 
 /** Why no answer came, from what `fetch` threw. */
-export function unanswered(host: string, error: unknown): EdgeUnreachable {
+export function unanswered(operation: string, host: string, error: unknown): EdgeUnreachable {
   const code = causeCode(error);
   const known = code === undefined ? undefined : (ABSENT[code] ?? certificateProblem(code));
-  return new EdgeUnreachable(host, known ?? `broke the connection off (${code ?? "no reason given"})`, !known, error);
+  const why = known ?? `broke the connection off (${code ?? reasonOf(error)})`;
+  return new EdgeUnreachable(operation, host, why, known === undefined, error);
 }
 
 /** The code of the innermost cause that has one. */
@@ -101,6 +105,12 @@ function causeCode(error: unknown): string | undefined {
     if (each instanceof AggregateError && each.errors[0] instanceof Error) each.cause ??= each.errors[0];
   }
   return code;
+}
+
+/** What `fetch` wraps says more than `fetch` does. */
+function reasonOf(error: unknown): string {
+  const inner = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+  return inner instanceof Error && inner.message !== "" ? inner.message : "no reason given";
 }
 
 const OAUTH_CODES: Readonly<Record<string, RefusalCode>> = {

@@ -1,6 +1,6 @@
 /**
  * One call to an edge over HTTP: bounded in time and size, tried again only where that can do no harm, and with one kind of
- * error for each way to fail. What was sent and may have arrived is said to be so (`EdgeUnreachable.mayHaveHappened`), because
+ * error for each way to fail. What was sent and may have arrived is said to be so (`EdgeUnreachable`), because
  * whoever revoked somebody must know whether to look.
  *
  * Redirects are not followed: they would carry a credential, and a POST, somewhere else.
@@ -166,16 +166,16 @@ export class EdgeTransport {
     throw new EdgeMisunderstood(operation, what, requestIdOf(response));
   }
 
-  #translated(error: unknown, call: Pick<Call, "signal">): unknown {
+  #translated(error: unknown, call: Call): unknown {
     if (error instanceof EdgeRefusal || error instanceof EdgeMisunderstood) return error;
     const ended = this.#enders(call).find((signal) => signal.aborted);
     if (ended !== undefined) return ended.reason;
     const { host } = new URL(this.url);
     if (error instanceof DOMException && error.name === "TimeoutError") {
       const why = `gave no answer within ${this.#answerWithinMs / 1000} s`;
-      return new EdgeUnreachable(host, why, true, error);
+      return new EdgeUnreachable(call.operation, host, why, true, error);
     }
-    return unanswered(host, error);
+    return unanswered(call.operation, host, error);
   }
 
   get #answerWithinMs(): number {
@@ -200,7 +200,7 @@ export class EdgeTransport {
 function waitBefore(error: Error, call: Call, tried: number): number | undefined {
   const harmless = call.repeatable ?? call.operation.startsWith("GET ");
   const backoff = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** tried) * (0.5 + Math.random() / 2);
-  if (error instanceof EdgeUnreachable) return harmless || !error.mayHaveHappened ? backoff : undefined;
+  if (error instanceof EdgeUnreachable) return harmless || !error.mayHaveArrived ? backoff : undefined;
   if (!(error instanceof EdgeRefusal)) return undefined;
   const { status, retryAfterSeconds } = error;
   // What was turned away for its number was not carried out. A conflict that passes is our own call, still being carried out.
@@ -214,7 +214,7 @@ function isBusy({ status, retryAfterSeconds }: EdgeRefusal): boolean {
 }
 
 function patienceWith(error: unknown): number {
-  return error instanceof EdgeUnreachable && !error.mayHaveHappened ? ABSENCE_PATIENCE_MS : Number.POSITIVE_INFINITY;
+  return error instanceof EdgeUnreachable && !error.mayHaveArrived ? ABSENCE_PATIENCE_MS : Number.POSITIVE_INFINITY;
 }
 
 function pathOf({ operation, path = {}, query = {} }: Call): string {

@@ -108,10 +108,10 @@ function findCommand(
 ): Command {
   const named = (name: string) => commands.find((each) => each.name === name);
   const found = (second === undefined ? undefined : named(`${first} ${second}`)) ?? named(first);
-  const mistyped = found?.name === first && found.args.length === 0 && second !== undefined;
+  const group = commands.filter(({ name }) => name.startsWith(`${first} `)).map(({ name }) => name);
+  const mistyped = found?.name === first && found.args.length === 0 && second !== undefined && group.length > 0;
   if (found !== undefined && !mistyped) return found;
   if (unknown !== undefined) throw unknownOption(unknown, "", GLOBAL_OPTIONS);
-  const group = commands.filter(({ name }) => name.startsWith(`${first} `)).map(({ name }) => name);
   if (group.length > 0) {
     const seconds = group.map((name) => name.split(" ")[1] ?? "");
     const near = second === undefined ? undefined : nearest(second, seconds);

@@ -2,8 +2,7 @@
  * `keycard`: the command line. Reads what was asked for, runs it, and ends with an exit code that scripts can build on. Talks to nobody
  * but the edge, over the same HTTP API that is open to everybody else.
  */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { createRequire } from "node:module";
 import { parseCommandLine } from "./command.ts";
 import { COMMANDS } from "./every-command.ts";
 import { EXIT, type ExitCode, explain, Interrupted } from "./failure.ts";
@@ -12,8 +11,6 @@ import { Invocation } from "./invocation.ts";
 import { Output } from "./output.ts";
 import { createPrompt } from "./prompt.ts";
 import { dim, red, t } from "./text.ts";
-
-const PACKAGE = join(import.meta.dirname, "..", "..", "package.json");
 
 const output = new Output({ stdout: process.stdout, stderr: process.stderr, env: process.env });
 process.exitCode = await run(process.argv.slice(2));
@@ -28,7 +25,7 @@ async function run(argv: readonly string[]): Promise<ExitCode> {
   };
   try {
     if (argv.length === 1 && (argv[0] === "--version" || argv[0] === "-V")) {
-      output.line(JSON.parse(readFileSync(PACKAGE, "utf8")).version);
+      output.line(createRequire(import.meta.url)("keycard/package.json").version);
       return EXIT.ok;
     }
     const parsed = parseCommandLine(argv, COMMANDS);

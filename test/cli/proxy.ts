@@ -1,5 +1,5 @@
 /** The way to the real edge, with what a test plants on it: an answer that is lost, late, changed, or somebody else's. Keeps what passed. */
-import { createServer, request as send } from "node:http";
+import { createServer, type IncomingHttpHeaders, request as send } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { onTestFinished } from "vitest";
@@ -20,8 +20,8 @@ export type Plant =
   | { readonly delayMs: number }
   /** The edge never sees it. */
   | { readonly status: number; readonly headers?: Record<string, string>; readonly body?: string }
-  /** The edge's own answer, changed. */
-  | { readonly change: (body: string) => string };
+  /** The edge's own answer, with other headers. */
+  | { readonly change: (headers: IncomingHttpHeaders) => IncomingHttpHeaders };
 
 export interface Proxy {
   readonly url: string;
@@ -57,14 +57,8 @@ export async function startProxy(
         answer.resume().on("end", () => outgoing.destroy());
         return;
       }
-      if (planted && "change" in planted) {
-        let text = "";
-        for await (const chunk of answer.setEncoding("utf8")) text += chunk;
-        const { "content-length": _, "transfer-encoding": __, ...headers } = answer.headers;
-        outgoing.writeHead(answer.statusCode ?? 0, headers).end(planted.change(text));
-        return;
-      }
-      outgoing.writeHead(answer.statusCode ?? 0, answer.headers);
+      const headers = planted && "change" in planted ? planted.change(answer.headers) : answer.headers;
+      outgoing.writeHead(answer.statusCode ?? 0, headers);
       answer.pipe(outgoing);
       outgoing.on("close", () => forwarded.destroy());
     });

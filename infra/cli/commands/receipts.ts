@@ -1,8 +1,9 @@
 /** `keycard receipts`: what was revoked, and whether it is enforced. */
 import type { BulkReceipt, Receipt } from "../../edge-answers.ts";
+import { EdgeRefusal } from "../../edge-client.ts";
 import { command } from "../command.ts";
 import { awaitEnforcement, WAIT, waitSeconds } from "../enforcement.ts";
-import { EXIT, type ExitCode, UsageError } from "../failure.ts";
+import { CommandFailed, EXIT, type ExitCode, UsageError } from "../failure.ts";
 import type { Invocation } from "../invocation.ts";
 import { printPage } from "../page.ts";
 import { receiptDetails, targetText } from "../receipt-view.ts";
@@ -59,7 +60,7 @@ export const receiptCommands = [
     examples: [["keycard receipts show rev_Zm9vYmFyYmF6cXV4MTIzNA", ""]],
     scopes: SCOPES,
     async run(invocation, { args: [id = ""] }) {
-      const receipt = await (await invocation.edge()).anyReceipt(id);
+      const receipt = await receiptOf(invocation, id);
       if (invocation.json) invocation.output.json(receipt);
       else invocation.output.lines(isBulk(receipt) ? bulkDetails(receipt) : receiptDetails(receipt));
       return EXIT.ok;
@@ -79,7 +80,7 @@ export const receiptCommands = [
 
 async function follow(invocation: Invocation, id: string, wait: string | undefined): Promise<ExitCode> {
   const seconds = waitSeconds(wait);
-  const receipt = await (await invocation.edge()).anyReceipt(id);
+  const receipt = await receiptOf(invocation, id);
   if (isBulk(receipt)) {
     throw new UsageError(
       "A revocation in bulk is not followed as one.",
@@ -87,6 +88,18 @@ async function follow(invocation: Invocation, id: string, wait: string | undefin
     );
   }
   return await awaitEnforcement(invocation, receipt, seconds);
+}
+
+async function receiptOf(invocation: Invocation, id: string): Promise<Receipt | BulkReceipt> {
+  try {
+    return await (await invocation.edge()).anyReceipt(id);
+  } catch (error) {
+    if (!(error instanceof EdgeRefusal) || error.code !== "not_found") throw error;
+    throw new CommandFailed(
+      `There is no receipt ${id}.`,
+      "Receipts are kept for seven days; `keycard audit` remembers longer.",
+    );
+  }
 }
 
 function isBulk(receipt: Receipt | BulkReceipt): receipt is BulkReceipt {

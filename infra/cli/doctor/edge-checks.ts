@@ -19,6 +19,7 @@ const jwkSet = z.looseObject({
 export const edgeChecks: readonly Check<Site>[] = [
   {
     name: "edge",
+    vital: true,
     async run({ options: { edgeUrl, anybody, signal } }) {
       await anybody.health();
       const { sentAt, answeredAt, header } = await probe(`${edgeUrl}/healthz`, { signal });

@@ -21,6 +21,8 @@ export type Result = Omit<Finding, "check">;
 
 export interface Check<Site> {
   readonly name: string;
+  /** Without it nothing else can be checked. */
+  readonly vital?: true;
   /** Why it cannot be made here: it is then left out, and this is said. Undefined when it can. */
   without?(site: Site): string | undefined;
   run(site: Site): Promise<Result | readonly Result[]>;
@@ -45,8 +47,13 @@ export function skip(obstacle: string): Result {
 
 /** Makes the checks one after another, and tells what each found as soon as it is known. */
 export async function* findings<Site>(checks: readonly Check<Site>[], site: Site): AsyncGenerator<Finding> {
+  let lost: string | undefined;
   for (const check of checks) {
-    for (const result of await resultsOf(check, site)) yield { check: check.name, ...result };
+    const results = lost === undefined ? await resultsOf(check, site) : [skip(lost)];
+    for (const result of results) {
+      yield { check: check.name, ...result };
+      if (check.vital && result.outcome === "fail") lost = `Without the ${check.name} nothing more can be seen.`;
+    }
   }
 }
 

@@ -61,7 +61,7 @@ export async function probe(url: string, { method = "GET", headers = {}, body, s
     });
   } catch (error) {
     signal.throwIfAborted();
-    throw unanswered(new URL(url).host, deadline.aborted ? deadline.reason : error);
+    throw unanswered(`GET ${url}`, new URL(url).host, deadline.aborted ? deadline.reason : error);
   }
 }
 
