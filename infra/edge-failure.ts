@@ -118,6 +118,7 @@ const OAUTH_CODES: Readonly<Record<string, RefusalCode>> = {
   invalid_grant: "refresh_invalid",
   invalid_request: "request_malformed",
   invalid_scope: "scope_invalid",
+  invalid_target: "resource_invalid",
   unauthorized_client: "client_unauthorized",
   unsupported_grant_type: "grant_unsupported",
 };

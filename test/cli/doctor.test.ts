@@ -135,9 +135,9 @@ describe("finds", () => {
     const { url } = await startProxy(({ path }) => {
       if (path !== "/login") return undefined;
       return {
-        change: (headers) => ({
+        change: ({ "set-cookie": cookies, ...headers }) => ({
           ...headers,
-          "set-cookie": headers["set-cookie"]?.map((each) => each.replace(/; Secure/i, "")),
+          ...(cookies && { "set-cookie": cookies.map((each) => each.replace(/; Secure/i, "")) }),
         }),
       };
     });
@@ -156,7 +156,10 @@ describe("finds", () => {
       change: ({ "cache-control": _, ...headers }) => ({ ...headers, date: anHourAgo }),
     }));
     const { found } = await examined([url]);
-    expect(found("clock")).toMatchObject({ outcome: "fail", says: expect.stringMatching(/36\d\d\.\d s behind ours/) });
+    expect(found("clock")).toMatchObject({
+      outcome: "fail",
+      says: expect.stringMatching(/3[56]\d\d\.\d s behind ours/),
+    });
     expect(found("keys")).toMatchObject({ outcome: "warn" });
   });
 
@@ -170,8 +173,8 @@ describe("finds", () => {
     );
     const { code, found, skipped } = await examined([url]);
     expect(code).toBe(1);
-    expect(found("discovery")).toMatchObject({ outcome: "fail" });
-    expect(found("canary")).toMatchObject({ skipped: true, todo: expect.stringContaining("keycard login") });
+    expect(found("edge")).toMatchObject({ outcome: "fail" });
+    expect(found("canary")).toMatchObject({ skipped: true, todo: "Without the edge nothing more can be seen." });
     expect(skipped).toBeGreaterThan(5);
     expect(seen.filter((each) => each !== undefined)).toEqual([]);
   });
