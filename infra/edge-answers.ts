@@ -2,7 +2,7 @@
  * What an edge answers, as those read it who talk to one: judged, because anything can stand behind an address. Members that are
  * not known are kept, so that a newer edge is understood and `--json` shows all there is.
  *
- * Times in names that end in `_at` are seconds since the epoch in sessions and accounts, and milliseconds everywhere else, as PROTOCOL says.
+ * Times in names that end in `_at` are seconds since the epoch in sessions and accounts, and milliseconds everywhere else.
  */
 import { z } from "zod";
 

@@ -1,6 +1,6 @@
 /**
- * What a command is: a name, what it takes, what it says of itself, and what it does. Reading of arguments, help, suggestions and shell
- * completion are all made from this.
+ * What a command is: a name, what it takes, what it says of itself, and what it does. How arguments are read, the help, the
+ * suggestions and the shell completion are all made from this.
  */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { type ExitCode, UsageError } from "./failure.ts";
@@ -168,8 +168,9 @@ function demandArguments({ name, args }: Command, given: readonly string[]): voi
   const missing = needed[given.length];
   if (missing !== undefined) throw new UsageError(`keycard ${name} needs ${missing}.`, helpFor(name));
   const surplus = given[args.length];
-  if (surplus !== undefined)
+  if (surplus !== undefined) {
     throw new UsageError(`keycard ${name} does not know what to do with "${surplus}".`, helpFor(name));
+  }
 }
 
 function helpFor(name: string): string {

@@ -1,7 +1,7 @@
 /**
- * Whose credential a command uses, and with which edge: `--profile`, else KEYCARD_EDGE and KEYCARD_TOKEN, else KEYCARD_PROFILE, else the
- * current profile, else the stack that runs in this checkout. Access tokens are kept until shortly before they end; a refresh token's successor is
- * kept before anything is done with it.
+ * Whose credential a command uses, and with which edge: `--profile`, else KEYCARD_EDGE and KEYCARD_TOKEN, else KEYCARD_PROFILE,
+ * else the current profile, else the stack that runs in this checkout. Access tokens are kept until shortly before they end; a
+ * refresh token's successor is kept before anything is done with it.
  */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
@@ -37,6 +37,7 @@ const LOCAL_STATE = join(import.meta.dirname, "..", "..", ".keycard");
 const LEAVE_SECONDS = 20;
 const SECRET_WITHIN_MS = 60_000;
 const MAX_SECRET = 64 * 1024;
+const TRY_IT = "Run it by itself; it is in the file of profiles.";
 const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
 export async function findIdentity(options: CredentialOptions): Promise<Identity> {
@@ -68,8 +69,9 @@ export async function findIdentity(options: CredentialOptions): Promise<Identity
 /** The edge's address as it is used: without a slash at the end, and not in the clear over a network. */
 export function edgeAddress(text: string): string {
   const whole = /^[a-z]+:\/\//i.test(text) ? text : `https://${text}`;
-  if (!URL.canParse(whole))
+  if (!URL.canParse(whole)) {
     throw new UsageError(`"${text}" is no address of an edge.`, "It is a URL, as https://auth.example.com.");
+  }
   const url = new URL(whole);
   if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "") {
     throw new UsageError("The address of an edge is a plain URL.", "No password, query or fragment belongs into it.");
@@ -80,8 +82,9 @@ export function edgeAddress(text: string): string {
       `Use https://${url.host}.`,
     );
   }
-  if (url.protocol !== "https:" && url.protocol !== "http:")
+  if (url.protocol !== "https:" && url.protocol !== "http:") {
     throw new UsageError(`${url.protocol} is not http or https.`);
+  }
   return `${url.origin}${url.pathname.replace(/\/+$/, "")}`;
 }
 
@@ -97,16 +100,15 @@ export async function secretOf(secret: Secret): Promise<string> {
   } catch (error) {
     // Neither its output nor its message is shown: either may hold the secret.
     const { code } = error as { code?: number | string };
-    throw new CommandFailed(
-      `The command that tells the secret failed (${code ?? "it took too long"}): ${secret.command}`,
-    );
+    throw new CommandFailed(`The command that tells the secret failed (${code ?? "it took too long"}).`, TRY_IT);
   }
-  throw new CommandFailed(`The command that tells the secret printed nothing: ${secret.command}`);
+  throw new CommandFailed("The command that tells the secret printed nothing.", TRY_IT);
 }
 
 function fromEnvironment({ KEYCARD_EDGE, KEYCARD_TOKEN }: CredentialOptions["env"]): Identity {
-  if (!KEYCARD_EDGE)
+  if (!KEYCARD_EDGE) {
     throw new UsageError("KEYCARD_TOKEN is set without KEYCARD_EDGE.", "Name the edge that the token is for.");
+  }
   if (!KEYCARD_TOKEN) throw new UsageError("KEYCARD_EDGE is set without KEYCARD_TOKEN.", "Set both, or neither.");
   const token = KEYCARD_TOKEN.trim();
   return { edgeUrl: edgeAddress(KEYCARD_EDGE), name: "environment", credential: { token: async () => token } };
@@ -149,8 +151,9 @@ function credentialOf(name: string, profile: Profile, options: CredentialOptions
 function renewed(name: string, refused: string | undefined, { profiles, connect }: CredentialOptions): Promise<Access> {
   return profiles.change(async (book) => {
     const profile = Object.hasOwn(book.profiles, name) ? book.profiles[name] : undefined;
-    if (profile === undefined || profile.kind === "token")
+    if (profile === undefined || profile.kind === "token") {
       throw new CommandFailed(`The profile ${name} was taken away meanwhile.`);
+    }
     const { access } = profile;
     if (access !== undefined && access.token !== refused && isFresh(access)) return access;
     const { next, fresh } = await traded(profile, connect(profile.edge));

@@ -35,8 +35,9 @@ export const COMMANDS: readonly Command[] = [
     examples: [["source <(keycard completion bash)", "in ~/.bashrc"]],
     scopes: [],
     async run(_invocation, { args: [shell = ""] }) {
-      if (!SHELLS.some((each) => each === shell))
+      if (!SHELLS.some((each) => each === shell)) {
         throw new UsageError(`There is no completion for "${shell}".`, `There is ${SHELLS.join(", ")}.`);
+      }
       process.stdout.write(completionScript(shell as Shell, COMMANDS));
       return EXIT.ok;
     },

@@ -1,4 +1,4 @@
-/** Why a command did not do what it was asked for: one sentence that says what happened, one that says what to do, and an exit code. */
+/** Why a command did not do what it was asked for: a sentence on what happened, one on what to do, and an exit code. */
 import { REFUSALS } from "#contract/refusal";
 import { EdgeMisunderstood, EdgeRefusal, EdgeUnreachable } from "../edge-failure.ts";
 
@@ -87,8 +87,9 @@ function hintFor({ code, advice, retryAfterSeconds }: EdgeRefusal, needs: readon
   if (advice === "login" || advice === "refresh") {
     return "Your credential is not taken any more: `keycard login` takes a new one.";
   }
-  if (advice === "wait")
+  if (advice === "wait") {
     return `Wait ${retryAfterSeconds === undefined ? "a moment" : `${retryAfterSeconds} s`} and repeat it.`;
+  }
   if (advice === "retry") return "Repeat it in a moment; `keycard status` and `keycard doctor` show what is wrong.";
   return "Change what is asked and repeat it.";
 }

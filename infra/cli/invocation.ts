@@ -1,7 +1,10 @@
-/** One run of the command line: where it prints, whom it asks, which edge it talks to and as whom. What a command is given to do its work. */
+/**
+ * One run of the command line: where it prints, whom it asks, which edge it talks to and as whom. What a command is given to do
+ * its work.
+ */
 import { EdgeClient } from "../edge-client.ts";
 import { findIdentity, type Identity } from "./credential.ts";
-import { Interrupted, UsageError } from "./failure.ts";
+import { UsageError } from "./failure.ts";
 import type { Output } from "./output.ts";
 import { Profiles } from "./profiles.ts";
 import type { Prompt } from "./prompt.ts";
@@ -15,7 +18,7 @@ export interface InvocationOptions {
   readonly json: boolean;
   readonly verbose: boolean;
   readonly timeoutSeconds: string | undefined;
-  /** Aborted with {@link Interrupted} on Ctrl-C. */
+  /** Aborted with `Interrupted` on Ctrl-C. */
   readonly signal: AbortSignal;
 }
 
@@ -25,7 +28,7 @@ export interface Desk extends Identity {
 }
 
 const TIMEOUT_MS = 15_000;
-/** Timeouts that a call whose answer was lost is tried again for. By default that is longer than the 30 s after which the edge takes up an order whose bearer died. */
+/** Timeouts for which a call is tried again. By default that is longer than the 30 s after which the edge takes up an order anew. */
 const PATIENCE = 3;
 const MAX_TIMEOUT_SECONDS = 300;
 
@@ -87,10 +90,6 @@ export class Invocation {
         this.output.note(dim(t`${error.message.replace(/\.$/, "")}; trying again in ${(waitMs / 1000).toFixed(1)} s`));
       },
     });
-  }
-
-  throwIfInterrupted(): void {
-    if (this.signal.aborted) throw new Interrupted();
   }
 
   async #findDesk(): Promise<Desk> {

@@ -1,6 +1,6 @@
 /**
- * `keycard`: the command line. Reads what was asked for, runs it, and ends with an exit code that scripts can build on. Talks to nobody
- * but the edge, over the same HTTP API that is open to everybody else.
+ * `keycard`: the command line. Reads what was asked for, runs it, and ends with an exit code that scripts can build on. Talks to
+ * nobody but the edge, over the same HTTP API that is open to everybody else.
  */
 import { createRequire } from "node:module";
 import { parseCommandLine } from "./command.ts";
@@ -39,15 +39,16 @@ async function run(argv: readonly string[]): Promise<ExitCode> {
       output.lines(helpOn(command.name, COMMANDS) ?? []);
       return EXIT.ok;
     }
+    const signal = interruptSignal();
     const invocation = new Invocation({
       output,
-      prompt: createPrompt(process.stdin, process.stderr),
+      prompt: createPrompt(process.stdin, process.stderr, signal),
       env: process.env,
       profile: global.profile,
       json: global.json === true,
       verbose: global.verbose === true,
       timeoutSeconds: global.timeout,
-      signal: interruptSignal(),
+      signal,
     });
     return await command.run(invocation, given);
   } catch (error) {
@@ -63,8 +64,9 @@ function tell(error: unknown, told: { json: boolean; verbose: boolean; needs: re
     if (hint !== undefined) output.note(t`  ${hint}`);
     if (told.verbose && requestId !== undefined) output.note(dim(t`  request ${requestId}`));
   }
-  if (told.verbose && error instanceof Error && exit === EXIT.failed)
+  if (told.verbose && error instanceof Error && exit === EXIT.failed) {
     output.note(dim(error.stack?.replaceAll("\n", " ") ?? ""));
+  }
   return exit;
 }
 

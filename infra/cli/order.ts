@@ -5,7 +5,7 @@
 import { randomUUID } from "node:crypto";
 import type { Receipt, Rehearsal } from "../edge-answers.ts";
 import type { NamedTarget, RevocationOrder } from "../edge-client.ts";
-import { EdgeRefusal, EdgeUnreachable } from "../edge-failure.ts";
+import { EdgeMisunderstood, EdgeRefusal, EdgeUnreachable } from "../edge-failure.ts";
 import { awaitEnforcement, waitSeconds } from "./enforcement.ts";
 import { CommandFailed, EXIT, type ExitCode, Interrupted, UsageError } from "./failure.ts";
 import type { Invocation } from "./invocation.ts";
@@ -74,6 +74,7 @@ async function ordered(invocation: Invocation, order: RevocationOrder, key: stri
 
 function isUncertain(error: unknown): error is Error {
   if (error instanceof EdgeUnreachable) return error.mayHaveHappened;
+  if (error instanceof EdgeMisunderstood) return true;
   const stillBusy = error instanceof EdgeRefusal && error.code === "conflict";
   return stillBusy || (error instanceof EdgeRefusal && error.status >= 500);
 }
@@ -98,7 +99,7 @@ async function confirm(invocation: Invocation, order: RevocationOrder, word: str
   const { edge, edgeUrl, name } = await invocation.desk();
   for (const line of rehearsalLines(await edge.rehearse(order))) output.note(line);
   output.note(t`This is ${bold(name)}, ${edgeUrl}.`);
-  const typed = await prompt.ask(t`Type ${word} to go on: `.toString());
+  const typed = await prompt.ask(`Type ${word} to go on: `);
   if (typed !== word) throw new CommandFailed("Nothing was revoked: that was not the word.");
 }
 
@@ -132,7 +133,8 @@ function shown(target: NamedTarget): { kind: string } {
 /** @throws {UsageError} where a reason is neither given nor can be asked for */
 export async function reasonFor({ prompt }: Invocation, given: string | undefined): Promise<string> {
   const reason = given ?? (prompt.isInteractive ? await prompt.ask("Reason, for the audit trail: ") : "");
-  if (reason.trim() === "")
+  if (reason.trim() === "") {
     throw new UsageError("A reason is missing.", 'Say why, for the audit trail: --reason "laptop stolen".');
+  }
   return reason.trim();
 }

@@ -28,8 +28,9 @@ export async function findAccount(edge: EdgeClient, person: Person): Promise<Acc
 
 /** That there is nobody of that name, with what may be meant. */
 export function nobody(person: Person): CommandFailed {
-  if ("sub" in person)
+  if ("sub" in person) {
     return new CommandFailed(`Nobody has the subject ${person.sub}.`, "Leave --sub out if it is a login.");
+  }
   const meant = /^[A-Za-z0-9_-]+$/.test(person.login) ? `If it is a subject, say --sub ${person.login}. ` : "";
   return new CommandFailed(
     `Nobody has the login ${person.login}.`,

@@ -1,5 +1,5 @@
 /**
- * The credentials that somebody keeps on this machine: one file that only they can read, `$XDG_CONFIG_HOME/keycard/profiles.json`. A file
+ * The credentials that somebody keeps on this machine: one file that only they can read, in `$XDG_CONFIG_HOME/keycard`. A file
  * that others can read is refused. It is replaced as a whole, and changed by one process at a time, because a refresh token that
  * is written over by its predecessor ends the session.
  *

@@ -4,6 +4,7 @@
  */
 import { createInterface } from "node:readline/promises";
 import { Interrupted, UsageError } from "./failure.ts";
+import { Text } from "./text.ts";
 
 export interface Prompt {
   /** Whether there is somebody to ask. */
@@ -23,7 +24,8 @@ const END_OF_INPUT = "\u0004";
 const ESCAPE = "\u001b";
 const ENTER = new Set(["\r", "\n"]);
 
-export function createPrompt(stdin: NodeJS.ReadStream, stderr: NodeJS.WriteStream): Prompt {
+/** @param signal ends the asking with its reason */
+export function createPrompt(stdin: NodeJS.ReadStream, stderr: NodeJS.WriteStream, signal: AbortSignal): Prompt {
   const isInteractive = stdin.isTTY === true && stderr.isTTY === true;
   return {
     isInteractive,
@@ -33,29 +35,37 @@ export function createPrompt(stdin: NodeJS.ReadStream, stderr: NodeJS.WriteStrea
         return await new Promise<string>((resolve, reject) => {
           asking.once("SIGINT", () => reject(new Interrupted()));
           asking.once("close", () => reject(new Interrupted()));
-          asking.question(question).then((answer) => resolve(answer.trim()), reject);
+          signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+          asking.question(Text.of(question).toString()).then((answer) => resolve(answer.trim()), reject);
         });
       } finally {
         asking.close();
       }
     },
     async secret(question, what) {
-      const given = isInteractive ? await typed(stdin, stderr, question) : await firstLine(stdin);
-      if (given === "")
+      const given = isInteractive ? await typed(stdin, stderr, question, signal) : await firstLine(stdin);
+      if (given === "") {
         throw new UsageError(`There was no ${what}.`, `Pipe ${what} in on standard input, or run it in a terminal.`);
+      }
       return given;
     },
   };
 }
 
 /** Line by line in raw mode, because a terminal echoes otherwise. */
-function typed(stdin: NodeJS.ReadStream, stderr: NodeJS.WriteStream, question: string): Promise<string> {
-  stderr.write(question);
+function typed(
+  stdin: NodeJS.ReadStream,
+  stderr: NodeJS.WriteStream,
+  question: string,
+  signal: AbortSignal,
+): Promise<string> {
+  stderr.write(Text.of(question).toString());
   stdin.setRawMode(true).setEncoding("utf8").resume();
   return new Promise((resolve, reject) => {
     let text = "";
     const settle = (act: () => void) => {
       stdin.off("data", take).off("end", cancel);
+      signal.removeEventListener("abort", cancel);
       stdin.setRawMode(false).pause();
       stderr.write("\n");
       act();
@@ -72,6 +82,7 @@ function typed(stdin: NodeJS.ReadStream, stderr: NodeJS.WriteStream, question: s
       }
     };
     stdin.on("data", take).on("end", cancel);
+    signal.addEventListener("abort", cancel);
   });
 }
 

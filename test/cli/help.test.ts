@@ -103,8 +103,9 @@ describe("a mistyped word", () => {
 
   test("is near what has a letter more, less, other or swapped, and near nothing else", () => {
     const words = ["revoke", "receipts", "status"];
-    for (const typed of ["revoek", "revok", "revokee", "rewoke", "REVOKE", "rev"])
+    for (const typed of ["revoek", "revok", "revokee", "rewoke", "REVOKE", "rev"]) {
       expect(nearest(typed, words)).toBe("revoke");
+    }
     expect(nearest("accounts", words)).toBeUndefined();
   });
 });

@@ -1,4 +1,7 @@
-/** The way to the real edge, with what a test plants on it: an answer that is lost, late, changed, or somebody else's. Keeps what passed. */
+/**
+ * The way to the real edge, with what a test plants on it: an answer that is lost, late, changed, or somebody else's. Keeps what
+ * passed.
+ */
 import { createServer, type IncomingHttpHeaders, request as send } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";

@@ -1,6 +1,6 @@
 /**
- * What somebody sees after a terminal has printed all of this: the little of ECMA-48 that the command line uses. Anything else that moves,
- * clears or retitles is an error, so that no escape sequence of somebody else goes unnoticed.
+ * What somebody sees after a terminal has printed all of this: the little of ECMA-48 that the command line uses. Anything else
+ * that moves, clears or retitles is an error, so that no escape sequence of somebody else goes unnoticed.
  */
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: a terminal's escape sequences

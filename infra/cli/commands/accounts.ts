@@ -133,8 +133,9 @@ export const accountCommands = [
       const reason = await reasonFor(invocation, options.reason);
       if (options.yes !== true) await confirmDeletion(invocation, account);
       const { revocation } = await edge.deleteAccount(account.sub, reason);
-      if (!invocation.json)
+      if (!invocation.json) {
         invocation.output.line(t`${bold(account.login ?? account.sub)} is deleted.  ${dim(revocation)}`);
+      }
       return await awaitRevocation(invocation, revocation, seconds);
     },
   }),
@@ -151,8 +152,9 @@ async function confirmDeletion({ prompt }: Invocation, { login, sub, sessions }:
   const name = login ?? sub;
   if (!prompt.isInteractive) throw new UsageError("Nobody is here to be asked.", "Say --yes if it is meant.");
   const question = t`${name} has ${counted(sessions.length, "session")}. Type ${name} to delete it: `;
-  if ((await prompt.ask(question.toString())) !== name)
+  if ((await prompt.ask(question.toString())) !== name) {
     throw new CommandFailed("Nothing was deleted: that was not the name.");
+  }
 }
 
 /** What a change came to; where it ended sessions, once that is enforced. */

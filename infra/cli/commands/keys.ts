@@ -80,16 +80,18 @@ export const keyCommands = [
 
 function currentKey(keys: readonly Key[], purpose: string): string {
   const current = keys.find((key) => key.purpose === purpose && key.state === "current");
-  if (current === undefined)
+  if (current === undefined) {
     throw new CommandFailed(`No key of purpose ${purpose} is current.`, "`keycard keys` lists them.");
+  }
   return current.kid;
 }
 
 async function confirm({ prompt }: Invocation, kid: string): Promise<void> {
   if (!prompt.isInteractive) throw new UsageError("Nobody is here to be asked.", "Say --yes if it is meant.");
   const question = t`Everybody's token signed with ${kid} dies. Type ${kid} to go on: `;
-  if ((await prompt.ask(question.toString())) !== kid)
+  if ((await prompt.ask(question.toString())) !== kid) {
     throw new CommandFailed("Nothing was retired: that was not the key.");
+  }
 }
 
 function printKeys(invocation: Invocation, keys: readonly Key[]): void {

@@ -98,8 +98,9 @@ export const loginCommands = [
       const { current, profiles } = await store.read();
       const entries = Object.entries(profiles);
       if (json) {
-        for (const [name, profile] of entries)
+        for (const [name, profile] of entries) {
           output.jsonLine({ name, current: name === current, ...described(profile) });
+        }
         return EXIT.ok;
       }
       if (entries.length === 0) output.line("No credential is kept here. `keycard login EDGE` takes one.");

@@ -1,4 +1,4 @@
-/** The realtime nodes as a client sees them: every way in works, sticky where it has to be, and who has no business there stays out. */
+/** The nodes as a client sees them: every way in works, sticky where it has to be, and who has no business there stays out. */
 
 import { clockResult } from "./edge-checks.ts";
 import { type Check, fail, pass, type Result, warn } from "./finding.ts";
@@ -42,11 +42,12 @@ export const doorChecks: readonly Check<Site>[] = [
         for (const [due, token] of Object.entries(tokens)) {
           const refused = await visit(site, url, { transport: "websocket", token });
           refused.close();
-          if (refused.connected)
+          if (refused.connected) {
             return fail(
               `It lets in whoever shows ${token === undefined ? "nothing" : "garbage"}.`,
               "Put `protect` on this server: it has no door.",
             );
+          }
           if (refused.code !== due) {
             return warn(
               `It refuses, but with ${refused.code ?? refused.why} where ${due} is due.`,
@@ -66,8 +67,9 @@ export const doorChecks: readonly Check<Site>[] = [
         for (const origin of site.options.origins) {
           const own = await visit(site, url, { transport: "websocket", token, origin });
           own.close();
-          if (!own.connected)
+          if (!own.connected) {
             return fail(`Pages at ${origin} cannot connect (${own.why}).`, "Add it to ALLOWED_ORIGINS of the nodes.");
+          }
         }
         const strange = await visit(site, url, { transport: "websocket", token, origin: STRANGER });
         strange.close();
@@ -92,8 +94,9 @@ async function each(site: Site, check: (url: string) => Promise<Result>): Promis
 
 function handshakeResult({ connected, ms, code, why }: Visit, transport: string): Result {
   if (connected) return pass(`A token lets in, after ${ms} ms.`, { ms });
-  if (code === "scope_insufficient")
+  if (code === "scope_insufficient") {
     return warn("The token was judged, but this app wants a scope.", "Say which: --scope 'chat read'.", { code });
+  }
   if (code === "unavailable" || why.includes("503")) {
     return fail(
       "It lets nobody in: it does not know what is revoked.",

@@ -24,8 +24,9 @@ export const edgeChecks: readonly Check<Site>[] = [
       await anybody.health();
       const { sentAt, answeredAt, header } = await probe(`${edgeUrl}/healthz`, { signal });
       const ms = answeredAt - sentAt;
-      if (edgeUrl.startsWith("http:"))
+      if (edgeUrl.startsWith("http:")) {
         return pass(`It answers after ${ms} ms, in the clear: fine on this machine alone.`, { ms });
+      }
       if (header("strict-transport-security") === undefined) {
         return warn(
           "It answers, and its Strict-Transport-Security is taken away.",
@@ -71,11 +72,12 @@ export const edgeChecks: readonly Check<Site>[] = [
         );
       }
       const odd = keys.filter(({ use, alg }) => use !== "sig" || !["RS256", "ES256", "EdDSA"].includes(alg));
-      if (odd.length > 0)
+      if (odd.length > 0) {
         return fail(
           `A key is for something else (${odd.map(({ alg }) => alg).join(", ")}).`,
           "Check what answers at that address.",
         );
+      }
       const algorithms = [...new Set(keys.map(({ alg }) => alg))].join(", ");
       if (!/max-age=\d+/.test(seen.header("cache-control") ?? "")) {
         return warn(
@@ -132,13 +134,15 @@ export const edgeChecks: readonly Check<Site>[] = [
 
 /** What a clock that is off by so much means. */
 export function clockResult(offsetMs: number | undefined, whose: string): Result {
-  if (offsetMs === undefined)
+  if (offsetMs === undefined) {
     return warn(`${whose} is not to be seen: its answers have no Date.`, "Let the proxy in front of it pass Date on.");
+  }
   const measured = { offset_ms: offsetMs };
   const seconds = `${Math.abs(offsetMs / 1000).toFixed(1)} s ${offsetMs > 0 ? "ahead of" : "behind"} ours`;
   const todo = "Have all machines keep time by NTP; this one too.";
-  if (Math.abs(offsetMs) > SKEW_FAIL_MS)
+  if (Math.abs(offsetMs) > SKEW_FAIL_MS) {
     return fail(`${whose} is ${seconds}: tokens are refused as unborn, or live too long.`, todo, measured);
+  }
   if (Math.abs(offsetMs) > SKEW_WARN_MS) return warn(`${whose} is ${seconds}.`, todo, measured);
   return pass(`${whose} and ours agree to the second.`, measured);
 }
@@ -147,8 +151,9 @@ function corsFor(origin: string, seen: Seen): Result {
   const allowed = seen.header("access-control-allow-origin");
   const todo = `Add ${origin} to ALLOWED_ORIGINS of the edge, exactly as the browser writes it.`;
   if (allowed !== origin) return fail("Its pages cannot sign in: the edge does not know this origin.", todo);
-  if (seen.header("access-control-allow-credentials") !== "true")
+  if (seen.header("access-control-allow-credentials") !== "true") {
     return fail("Its pages cannot send the cookie.", "Let no proxy change the CORS headers.");
+  }
   const headers = (seen.header("access-control-allow-headers") ?? "").toLowerCase();
   if (!headers.includes("authorization") || !headers.includes("content-type")) {
     return fail("Its pages cannot send Authorization or JSON.", "Let no proxy change the CORS headers.");
@@ -179,8 +184,9 @@ async function checkCookie({ options: { edgeUrl, origins, signal }, guest }: Sit
     );
   }
   const cookie = seen.cookies.find((each) => each.startsWith("__Host-keycard="));
-  if (cookie === undefined)
+  if (cookie === undefined) {
     return fail("A browser is given no cookie: it cannot stay signed in.", "Let the proxy pass Set-Cookie on.");
+  }
   const attributes = cookie.split(";").map((part) => part.trim().toLowerCase());
   const missing = ["httponly", "secure", "samesite=strict", "path=/"].filter((each) => !attributes.includes(each));
   if (missing.length > 0 || attributes.some((each) => each.startsWith("domain="))) {

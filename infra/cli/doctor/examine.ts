@@ -26,8 +26,9 @@ const CHECKS: readonly Check<Site>[] = [
       const { kind, id, tid } = site.me;
       const bound = tid === undefined ? "" : ` of tenant ${tid}`;
       const lacking = site.lacks("accounts:write", "revocations:write", "revocations:read");
-      if (lacking.length === 0)
+      if (lacking.length === 0) {
         return pass(`We are ${kind === "root" ? kind : `${kind} ${id}`}${bound}, and may do all that is needed.`);
+      }
       return warn(`We are ${kind} ${id}${bound}.`, `For the whole of it the credential lacks ${lacking.join(", ")}.`);
     },
   },
@@ -41,16 +42,18 @@ const CHECKS: readonly Check<Site>[] = [
     async run(site) {
       const status = await (site.options.edge as EdgeClient).status();
       site.status = status;
-      if (status.clusters.length === 0)
+      if (status.clusters.length === 0) {
         return fail("The edge knows of no cluster.", "Set CLUSTERS and CLUSTER_SECRETS of the edge.");
+      }
       return status.clusters.map((cluster) => {
         const troubles = troublesOf(cluster);
         const of = cluster.cluster;
-        if (troubles.length > 0)
+        if (troubles.length > 0) {
           return {
             of,
             ...fail(troubles.join(" "), "`keycard status` shows each node; the runbook says what each state means."),
           };
+        }
         return { of, ...pass(`${counted(cluster.nodes.length, "node")}, all ready and told of everything.`) };
       });
     },
@@ -158,7 +161,8 @@ function skippedLines(all: readonly Finding[]): Text[] {
 function summary(checks: number, warned: number, failed: number, skipped: number): Text {
   const doubts = warned === 0 ? "" : `, ${counted(warned, "doubt")}`;
   const unseen = skipped === 0 ? "" : `; ${skipped} could not be made`;
-  if (failed > 0)
+  if (failed > 0) {
     return t`${red("✗")} ${bold(counted(failed, "failure"))}${doubts} in ${counted(checks, "check")}${unseen}.`;
+  }
   return t`${green("✓")} ${bold("Sound")}: nothing failed in ${counted(checks, "check")}${doubts}${unseen}.`;
 }

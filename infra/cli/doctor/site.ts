@@ -1,4 +1,7 @@
-/** A deployment under examination: what was named, what was found out on the way, and the guest that is made for it and put away again. */
+/**
+ * A deployment under examination: what was named, what was found out on the way, and the guest that is made for it and put away
+ * again.
+ */
 import { randomBytes } from "node:crypto";
 import type { JSONWebKeySet } from "jose";
 import type { Me, Status, Tokens } from "../../edge-answers.ts";
