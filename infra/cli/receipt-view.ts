@@ -35,7 +35,7 @@ export function verdict(receipt: Receipt): Text {
   const expired = clusters.some((line) => line.expired === true);
   if (state === "enforced") {
     const time = enforced_at === undefined ? "" : ` after ${duration(enforced_at - created_at)}`;
-    const how = expired ? "the last token it covers has expired" : "nobody it covers is in any more, on any node";
+    const how = expired ? "the last token it covers has expired" : "nobody it covers is in anywhere";
     return t`${green("✓")} ${bold("Enforced")}${time}: ${how}. ${counted(closed, "socket")} closed.`;
   }
   if (state === "no_clusters") {

@@ -57,6 +57,8 @@ export function duration(ms: number): string {
 
 /** `3 min ago`, `in 2 h`. */
 export function distance(ms: number, now = Date.now()): string {
-  if (Math.abs(now - ms) < 1000) return "now";
-  return ms <= now ? `${duration(now - ms)} ago` : `in ${duration(ms - now)}`;
+  const away = Math.abs(now - ms);
+  if (away < 1000) return "now";
+  const span = away < MINUTE_MS ? `${Math.round(away / 1000)} s` : duration(away);
+  return ms <= now ? `${span} ago` : `in ${span}`;
 }

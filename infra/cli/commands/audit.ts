@@ -155,7 +155,7 @@ function verdict({ intact, anchor, head, broken }: AuditVerification, checked: n
 function print({ output, json }: Invocation, records: readonly AuditRecord[]): void {
   for (const record of records) {
     if (json) output.jsonLine(record);
-    else output.line(line(record).cut(output.isTerminal ? output.columns : Number.POSITIVE_INFINITY));
+    else output.line(line(record));
   }
 }
 

@@ -38,7 +38,9 @@ export const keyCommands = [
     summary: "replace the current key in good order: nobody notices",
     args: [],
     options: { purpose: PURPOSE, reason: REASON },
-    about: ["The edge does this by itself, every KEY_ROTATION_DAYS. What the old key signed stays good until it ends."],
+    about: [
+      "The next key is published for an hour before it takes over. What the old one signed stays good until it ends. The edge does this by itself, every KEY_ROTATION_DAYS.",
+    ],
     examples: [['keycard keys rotate -r "quarterly"', ""]],
     scopes: SCOPES,
     async run(invocation, { options }) {

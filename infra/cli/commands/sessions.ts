@@ -34,7 +34,8 @@ export const sessionCommands = [
 ];
 
 function show({ output }: Invocation, account: Account, sockets: Sockets | undefined): void {
-  const name = account.login === undefined ? bold(account.sub) : t`${bold(account.login)}  ${dim(account.sub)}`;
+  const { login, sub } = account;
+  const name = login === undefined || login === sub ? bold(sub) : t`${bold(login)}  ${dim(sub)}`;
   output.line(t`${name}  ${account.disabled ? red("disabled") : ""}`);
   output.line();
   if (account.sessions.length === 0) output.line("No session is open.");
