@@ -1,11 +1,25 @@
 /** The credentials on somebody's machine: kept where only they can read them, renewed by themselves, shown to nobody. */
-import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
-import { describe, expect, test } from "vitest";
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { takeLock } from "../../infra/lock.ts";
 import { newMachine } from "./machine.ts";
 import { ADMIN, edge, newPerson, stack } from "./people.ts";
 import { startProxy } from "./proxy.ts";
 
+const ROOT = join(import.meta.dirname, "..", "..");
 const { edgeUrl, adminToken } = stack;
 const ADMIN_SCOPES = "accounts:read accounts:write revocations:write revocations:read";
 
@@ -197,6 +211,42 @@ describe("a person's session", () => {
     expect((await edge.account(person.sub)).sessions).toEqual([]);
     expect(readFileSync(machine.profiles, "utf8")).not.toContain("kcr.");
   });
+});
+
+/** A checkout in which a stack runs, or so it says. */
+function checkout(): { program: string; state: string } {
+  const dir = mkdtempSync(join(tmpdir(), "keycard-checkout-"));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  for (const part of ["infra", "edge/contract", "package.json"])
+    cpSync(join(ROOT, part), join(dir, part), { recursive: true });
+  symlinkSync(join(ROOT, "node_modules"), join(dir, "node_modules"));
+  const state = join(dir, ".keycard");
+  mkdirSync(state);
+  writeFileSync(join(state, "admin-token"), `${adminToken}\n`, { mode: 0o600 });
+  return { program: join(dir, "infra", "cli", "keycard.js"), state };
+}
+
+test("in a checkout the stack that runs there needs no login, while it runs", async () => {
+  const { program, state } = checkout();
+  const machine = newMachine();
+  expect(await machine.run(["whoami", "-p", "local"], { program })).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining("No stack runs in this checkout."),
+  });
+  const taken = takeLock(state);
+  if (!("lock" in taken)) throw new Error("the state is somebody else's");
+  taken.lock.announce({ edgeUrl });
+  for (const args of [["whoami", "-p", "local"], ["whoami"]]) {
+    expect(await machine.run(args, { program })).toMatchObject({ code: 0, stdout: expect.stringContaining("root") });
+  }
+  chmodSync(join(state, "admin-token"), 0o644);
+  expect(await machine.run(["whoami", "-p", "local"], { program })).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining("others on this machine can read it"),
+  });
+  taken.lock.announce({ edgeUrl: "http://elsewhere.example" });
+  expect((await machine.run(["whoami", "-p", "local"], { program })).code).toBe(2);
+  taken.lock.release();
 });
 
 describe("which credential is used", () => {

@@ -15,6 +15,8 @@ export interface RunOptions {
   /** Standard input; nothing and closed unless given. */
   readonly input?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** Another `keycard.js` than that of this checkout. */
+  readonly program?: string;
 }
 
 export interface Ran {
@@ -73,7 +75,7 @@ export function newMachine(env: Readonly<Record<string, string>> = {}): Machine 
     return watched(child);
   };
   const start: Machine["start"] = (args, options = {}) => {
-    const started = launch(process.execPath, [KEYCARD, ...args], options);
+    const started = launch(process.execPath, [options.program ?? KEYCARD, ...args], options);
     started.type(options.input ?? "");
     started.end();
     return started;
