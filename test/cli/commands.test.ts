@@ -58,8 +58,9 @@ test("an account is deleted for good, but not without a yes", async () => {
 test("receipts are listed, newest first, and shown whole", async () => {
   const person = await newPerson();
   const ids = [];
-  for (const reason of ["first", "second"])
+  for (const reason of ["first", "second"]) {
     ids.unshift((await edge.revoke({ kind: "user", sub: person.sub }, reason)).id);
+  }
   const machine = newMachine(ADMIN);
   const listed = await machine.run(["receipts", "--sub", person.sub]);
   expect(listed.stdout.match(/rev_[\w-]{22}/g)).toEqual(ids);

@@ -217,8 +217,9 @@ describe("a person's session", () => {
 function checkout(): { program: string; state: string } {
   const dir = mkdtempSync(join(tmpdir(), "keycard-checkout-"));
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
-  for (const part of ["infra", "edge/contract", "package.json"])
+  for (const part of ["infra", "edge/contract", "package.json"]) {
     cpSync(join(ROOT, part), join(dir, part), { recursive: true });
+  }
   symlinkSync(join(ROOT, "node_modules"), join(dir, "node_modules"));
   const state = join(dir, ".keycard");
   mkdirSync(state);

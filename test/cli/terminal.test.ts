@@ -1,5 +1,8 @@
 /** What a person sees at a terminal: progress in place, passwords unseen, and nothing that somebody else's escape sequences did. */
+import { EventEmitter } from "node:events";
 import { describe, expect, test } from "vitest";
+import { LiveDisplay } from "../../infra/cli/live-display.ts";
+import { Output } from "../../infra/cli/output.ts";
 import { plainJson, Text, t } from "../../infra/cli/text.ts";
 import { newMachine } from "./machine.ts";
 import { ADMIN, edge, newPerson, present, stack } from "./people.ts";
@@ -93,6 +96,64 @@ describe("at a terminal", () => {
     expect((await machine.atTerminal(["keys"]).exited).stdout).toContain(colour);
     expect((await machine.atTerminal(["keys"], { env: { NO_COLOR: "1" } }).exited).stdout).not.toContain(ESCAPE);
     expect((await machine.run(["keys"])).stdout).not.toContain(ESCAPE);
+  });
+});
+
+describe("a display that is drawn in place", () => {
+  function display(columns: number, rows: number) {
+    let written = "";
+    const write = (text: string) => {
+      // As the terminal's driver does.
+      written += text.replaceAll("\n", "\r\n");
+      return true;
+    };
+    const stream = Object.assign(new EventEmitter(), {
+      isTTY: true,
+      columns,
+      rows,
+      write,
+    }) as unknown as NodeJS.WriteStream;
+    const output = new Output({ stdout: stream, stderr: stream, env: {} });
+    return {
+      output,
+      live: new LiveDisplay(output),
+      stream,
+      screen: () => screenOf(written).filter((line) => line !== ""),
+    };
+  }
+
+  test("shows the beginning and the end of what is longer than the screen", () => {
+    const { live, screen } = display(40, 8);
+    const lines = (state: string) => [...Array.from({ length: 200 }, (_, i) => `node-${i} ${state}`), "last"];
+    live.show(lines("pending"));
+    live.show(lines("done"));
+    const shown = [
+      "node-0 done",
+      "node-1 done",
+      "node-2 done",
+      "node-3 done",
+      "  … 195 more lines",
+      "node-199 done",
+      "last",
+    ];
+    expect(screen()).toEqual(shown);
+    live.end(["all done"]);
+    expect(screen()).toEqual(["all done"]);
+  });
+
+  test("cuts what is wider than the screen, and counts what takes two columns", () => {
+    const { live, screen } = display(12, 8);
+    live.show(["a node with a long name", "節点節点節点節点"]);
+    live.show(["a node with a long name", "節点節点節点節点"]);
+    expect(screen()).toEqual(["a node wit…", "節点節点節…"]);
+  });
+
+  test("stands below what is said meanwhile", () => {
+    const { output, live, screen } = display(40, 8);
+    live.show(["waiting"]);
+    output.note("trying again");
+    live.show(["still waiting"]);
+    expect(screen()).toEqual(["trying again", "still waiting"]);
   });
 });
 
