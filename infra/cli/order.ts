@@ -3,7 +3,7 @@
  * has a key of its own and is sent again with it when an answer is lost; what came of it is for `enforcement.ts` to watch.
  */
 import { randomUUID } from "node:crypto";
-import type { Receipt, Rehearsal } from "../edge-answers.ts";
+import type { Rehearsal } from "../edge-answers.ts";
 import type { NamedTarget, RevocationOrder } from "../edge-client.ts";
 import { EdgeMisunderstood, EdgeRefusal, EdgeUnreachable } from "../edge-failure.ts";
 import { awaitEnforcement, waitSeconds } from "./enforcement.ts";
@@ -34,7 +34,7 @@ export async function revoke(
   word?: string,
 ): Promise<ExitCode> {
   const seconds = waitSeconds(options.wait);
-  const key = idempotencyKey(options["idempotency-key"]);
+  const key = orderKey(options);
   const draft = { ...about, ...mannerOf(options.margin) };
   if (options["dry-run"]) {
     const edge = await invocation.edge();
@@ -47,26 +47,29 @@ export async function revoke(
   if (!unasked) demandSomebody(invocation);
   const order = { ...draft, reason: await reasonFor(invocation, options.reason) };
   if (!unasked) await confirm(invocation, order, word);
-  const receipt = await ordered(invocation, order, key);
+  const { edge, name } = await invocation.desk();
+  const receipt = await givenOnce(invocation, key, () => edge.order(order, key)).catch((error: unknown) => {
+    const unknown = error instanceof EdgeRefusal && error.code === "not_found";
+    throw unknown && order.target.kind === "user" ? nobody(order.target) : error;
+  });
   if (!invocation.json) {
-    const { name } = await invocation.desk();
     invocation.output.line(t`Revoking ${targetText(shown(about.target))} at ${name}  ${dim(receipt.id)}`);
     if (invocation.output.isTerminal) invocation.output.line();
   }
   return await awaitEnforcement(invocation, receipt, seconds);
 }
 
-/** Sends the order until it is answered. @throws {CommandFailed} that says how to find out, when nobody knows what came of it */
-async function ordered(invocation: Invocation, order: RevocationOrder, key: string): Promise<Receipt> {
-  const edge = await invocation.edge();
+/**
+ * Sends an order until it is answered.
+ *
+ * @throws {CommandFailed} that says how to find out, when nobody knows what came of it
+ */
+export async function givenOnce<T>(invocation: Invocation, key: string, send: () => Promise<T>): Promise<T> {
   const hint = `Repeat the command with \`--idempotency-key ${key}\`: that finds out, and never revokes twice.`;
   try {
-    return await edge.order(order, key);
+    return await send();
   } catch (error) {
     if (error instanceof Interrupted) invocation.output.note(`Whether it was decided is not known. ${hint}`);
-    if (error instanceof EdgeRefusal && error.code === "not_found" && order.target.kind === "user") {
-      throw nobody(order.target);
-    }
     if (!isUncertain(error)) throw error;
     throw new CommandFailed(`${error.message} Whether it was decided is not known.`, hint, { cause: error });
   }
@@ -80,7 +83,7 @@ function isUncertain(error: unknown): error is Error {
 }
 
 /** What a rehearsal counted. */
-export function rehearsalLines({ target, sessions, sockets, clusters }: Rehearsal): Text[] {
+function rehearsalLines({ target, sessions, sockets, clusters }: Rehearsal): Text[] {
   const ends = sessions === null ? "sessions that nobody counts" : counted(sessions, "session");
   const open = sockets === null ? "open sockets that could not all be counted" : counted(sockets, "open socket");
   return [
@@ -111,12 +114,14 @@ function demandSomebody({ prompt }: Invocation): void {
   );
 }
 
-function mannerOf(margin: string | undefined): Pick<RevocationOrder, "mode" | "margin"> {
+/** @throws {UsageError} */
+export function mannerOf(margin: string | undefined): Pick<RevocationOrder, "mode" | "margin"> {
   if (margin === undefined) return {};
   return { mode: "reauthenticate", margin: numberOf(margin, "--margin", 1, MAX_MARGIN_SECONDS) };
 }
 
-function idempotencyKey(given: string | undefined): string {
+/** The key of an order: a new one, or that of the order that is taken up. @throws {UsageError} */
+export function orderKey({ "idempotency-key": given }: OrderOptions): string {
   if (given === undefined) return randomUUID();
   if (IDEMPOTENCY_KEY.test(given)) return given;
   throw new UsageError(

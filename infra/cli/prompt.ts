@@ -13,10 +13,14 @@ export interface Prompt {
   ask(question: string): Promise<string>;
   /** Typed without being shown; or, where nobody is there, the first line of standard input. @param what as in "the password" */
   secret(question: string, what: string): Promise<string>;
+  /** Every line of standard input that is not blank. */
+  lines(): Promise<string[]>;
 }
 
 /** A password or a token: more is none. */
 const MAX_SECRET = 64 * 1024;
+/** 10,000 logins of the usual length. */
+const MAX_LIST = 2 * 1024 * 1024;
 const BACKSPACE = new Set(["\b", "\u007f"]);
 const KILL_LINE = "\u0015";
 const INTERRUPT = "\u0003";
@@ -48,6 +52,11 @@ export function createPrompt(stdin: NodeJS.ReadStream, stderr: NodeJS.WriteStrea
         throw new UsageError(`There was no ${what}.`, `Pipe ${what} in on standard input, or run it in a terminal.`);
       }
       return given;
+    },
+    async lines() {
+      if (stdin.isTTY) stderr.write("One a line; Ctrl-D ends the list.\n");
+      const text = await untilEnough(stdin, MAX_LIST, () => false);
+      return text.split(/\r?\n/).flatMap((line) => (line.trim() === "" ? [] : [line.trim()]));
     },
   };
 }
@@ -88,11 +97,20 @@ function typed(
 
 async function firstLine(stdin: NodeJS.ReadStream): Promise<string> {
   if (stdin.isTTY) throw new UsageError("There is no terminal to ask at.", "Pipe the secret in on standard input.");
+  const text = await untilEnough(stdin, MAX_SECRET, (so) => so.includes("\n"));
+  return text.split(/\r?\n/, 1)[0] ?? "";
+}
+
+async function untilEnough(
+  stdin: NodeJS.ReadStream,
+  limit: number,
+  isEnough: (text: string) => boolean,
+): Promise<string> {
   let text = "";
   for await (const chunk of stdin.setEncoding("utf8")) {
     text += chunk;
-    if (text.includes("\n") || text.length > MAX_SECRET) break;
+    if (text.length > limit) throw new UsageError("What comes on standard input is too long.");
+    if (isEnough(text)) break;
   }
-  if (text.length > MAX_SECRET) throw new UsageError("What came on standard input is too long for a secret.");
-  return text.split(/\r?\n/, 1)[0] ?? "";
+  return text;
 }

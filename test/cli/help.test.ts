@@ -1,6 +1,9 @@
 /** The command line explains itself, and every example in its help is one that it takes. */
 import { execFileSync } from "node:child_process";
-import { describe, expect, test } from "vitest";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { type Options, parseCommandLine } from "../../infra/cli/command.ts";
 import { completionScript, SHELLS } from "../../infra/cli/completion.ts";
 import { COMMANDS } from "../../infra/cli/every-command.ts";
@@ -118,7 +121,11 @@ describe("the completion", () => {
       for (const option of Object.keys(options)) expect(script).toContain(option);
     }
     const program = await findExecutable(shell);
-    if (program !== undefined) execFileSync(program, ["-n"], { input: script });
+    if (program === undefined) return;
+    const file = join(mkdtempSync(join(tmpdir(), "keycard-completion-")), shell);
+    onTestFinished(() => rmSync(dirname(file), { recursive: true }));
+    writeFileSync(file, script);
+    execFileSync(program, ["-n", file]);
   });
 
   test("in bash offers what can follow", () => {
@@ -133,7 +140,7 @@ describe("the completion", () => {
         .split("\n");
     };
     expect(offered("keycard rec")).toEqual(["receipts"]);
-    expect(offered("keycard revoke ")).toEqual(["user", "session", "token", "tenant", "key", "everyone"]);
+    expect(offered("keycard revoke ")).toEqual(["user", "users", "session", "token", "tenant", "key", "everyone"]);
     expect(offered("keycard revoke user --dr")).toEqual(["--dry-run"]);
     expect(offered("keycard receipts --st")).toEqual(["--state"]);
   });

@@ -99,6 +99,7 @@ test("of people and their sessions", async () => {
     [`revoke user ${person.login} --issued-before 1h -r why`],
     [`revoke user ${person.login} --margin 5 -r why --wait 0 --dry-run`],
     ["revoke token --jti some-token -r why"],
+    ["revoke users --subjects --yes -r why", person.sub],
   ]);
 });
 

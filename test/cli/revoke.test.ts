@@ -64,6 +64,22 @@ test("a session, all but one session, a token and a tenant can be named", async 
   expect(sockets.some(({ socket }) => socket.connected)).toBe(false);
 });
 
+test("everybody on a list is out, and who is not there is counted", async () => {
+  const people = await Promise.all(Array.from({ length: 3 }, () => newPerson()));
+  const { sockets } = await present(people[1] ?? (await newPerson()));
+  const machine = newMachine(ADMIN);
+  const input = `${[...people.map(({ login }) => login), "nobody-of-that-name"].join("\n")}\n\n`;
+  expect(await machine.run(["revoke", "users", "-r", "breach"], { input })).toMatchObject({ code: 2 });
+  const { code, stdout } = await machine.run(["revoke", "users", "-r", "breach", "--yes"], { input });
+  expect(code).toBe(0);
+  expect(stdout).toContain("3 revoked, 1 not found");
+  expect(stdout).toContain("✓ Enforced");
+  expect(sockets.some(({ socket }) => socket.connected)).toBe(false);
+  const [id = ""] = /blk_[\w-]{22}/.exec(stdout) ?? [];
+  expect(await machine.run(["receipts", "follow", id])).toMatchObject({ code: 0 });
+  expect((await machine.run(["receipts", "show", id])).stdout).toMatch(/^reason +breach$/m);
+});
+
 test("only sessions that began by a time are hit", async () => {
   const person = await newPerson();
   const { sockets } = await present(person);

@@ -1,9 +1,10 @@
 /** `keycard receipts`: what was revoked, and whether it is enforced. */
 import type { BulkReceipt, Receipt } from "../../edge-answers.ts";
 import { EdgeRefusal } from "../../edge-client.ts";
+import { awaitBulk, bulkLines, isBulk } from "../bulk.ts";
 import { command } from "../command.ts";
 import { awaitEnforcement, WAIT, waitSeconds } from "../enforcement.ts";
-import { CommandFailed, EXIT, type ExitCode, UsageError } from "../failure.ts";
+import { CommandFailed, EXIT, type ExitCode } from "../failure.ts";
 import type { Invocation } from "../invocation.ts";
 import { printPage } from "../page.ts";
 import { receiptDetails, targetText } from "../receipt-view.ts";
@@ -81,12 +82,7 @@ export const receiptCommands = [
 async function follow(invocation: Invocation, id: string, wait: string | undefined): Promise<ExitCode> {
   const seconds = waitSeconds(wait);
   const receipt = await receiptOf(invocation, id);
-  if (isBulk(receipt)) {
-    throw new UsageError(
-      "A revocation in bulk is not followed as one.",
-      `\`keycard receipts show ${id}\` shows how far it is.`,
-    );
-  }
+  if (isBulk(receipt)) return await awaitBulk(invocation, receipt, seconds);
   return await awaitEnforcement(invocation, receipt, seconds);
 }
 
@@ -102,10 +98,6 @@ async function receiptOf(invocation: Invocation, id: string): Promise<Receipt | 
   }
 }
 
-function isBulk(receipt: Receipt | BulkReceipt): receipt is BulkReceipt {
-  return "users" in receipt;
-}
-
 function row(receipt: Receipt | BulkReceipt) {
   const { created_at, state, reason, id } = receipt;
   const done = state === "enforced";
@@ -118,25 +110,7 @@ function row(receipt: Receipt | BulkReceipt) {
   return [id, distance(created_at), done ? green(state) : yellow(state), took, closed, what, dim(reason)];
 }
 
-function bulkDetails({
-  id,
-  reason,
-  created_at,
-  state,
-  users,
-  revoked,
-  not_found,
-  remaining,
-  clusters,
-}: BulkReceipt): Text[] {
-  return [
-    t`${dim("receipt ")}  ${id}`,
-    t`${dim("reason  ")}  ${reason}`,
-    t`${dim("decided ")}  ${clock(created_at)}`,
-    t`${dim("state   ")}  ${state === "enforced" ? green(state) : yellow(state)}`,
-    t`${dim("users   ")}  ${users}: ${revoked} revoked, ${not_found} not found, ${remaining} remaining`,
-    ...clusters.map(
-      ({ cluster, delivered }) => t`${dim("cluster ")}  ${cluster}: ${counted(delivered, "event")} delivered`,
-    ),
-  ];
+function bulkDetails(receipt: BulkReceipt): Text[] {
+  const { reason, created_at } = receipt;
+  return [t`${dim("reason ")}  ${reason}`, t`${dim("decided")}  ${clock(created_at)}`, ...bulkLines(receipt)];
 }

@@ -1,5 +1,6 @@
 /** `keycard revoke`: each kind of target that can be thrown out, and how it is named. */
 import type { NamedTarget } from "../../edge-client.ts";
+import { revokeListed } from "../bulk.ts";
 import { command, type Options } from "../command.ts";
 import { WAIT } from "../enforcement.ts";
 import { revoke } from "../order.ts";
@@ -14,6 +15,7 @@ const OPTIONS = {
   yes: { short: "y", about: "do not ask before many are thrown out" },
   "idempotency-key": { value: "KEY", about: "take up an order whose answer was lost, with the key that was shown" },
 } as const satisfies Options;
+const { "dry-run": _, ...WITHOUT_REHEARSAL } = OPTIONS;
 const ISSUED_BEFORE = {
   value: "WHEN",
   about: "only sessions that began by then: 2h (ago), 2026-03-01T12:00:00Z or seconds since the epoch",
@@ -45,6 +47,16 @@ export const revokeCommands = [
         options,
       );
     },
+  }),
+  command({
+    name: "revoke users",
+    summary: "throw out everybody on a list, one login a line on standard input",
+    args: [],
+    options: { subjects: { about: "the lines are subjects" }, ...WITHOUT_REHEARSAL },
+    about: ["At most 10,000 at once. Needs --yes. Ends with 0 when it is enforced for all who were found."],
+    examples: [['keycard revoke users --yes -r "breach" < logins.txt', ""]],
+    scopes: SCOPES,
+    run: (invocation, { options }) => revokeListed(invocation, options.subjects === true, options),
   }),
   command({
     name: "revoke session",
