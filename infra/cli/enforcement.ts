@@ -81,7 +81,8 @@ export async function awaitRevocation(invocation: Invocation, id: string, second
 function unfinished({ id }: Receipt, interrupted: boolean, blind: EdgeRefusal | undefined): Text {
   const again = t`\`keycard receipts follow ${id}\` goes on watching.`;
   if (blind !== undefined) {
-    return t`The revocation stands, but this credential cannot read its receipt (${blind.code}); revocations:read can. ${again}`;
+    const why = blind.code === "scope_insufficient" ? "this credential lacks revocations:read" : blind.code;
+    return t`The revocation stands, but its receipt cannot be read (${why}). ${again}`;
   }
   return interrupted ? t`The revocation stands, whoever watches. ${again}` : t`The revocation stands. ${again}`;
 }
