@@ -7,13 +7,14 @@ import { decodeJwt } from "jose";
 import { type ClusterSecrets, signReceipts } from "#contract/cluster";
 import { Refusal, toRefusal } from "#contract/refusal";
 import type { Rehearsal } from "#contract/revocation";
-import type { Admissions, Applied } from "./admissions.ts";
+import type { Admissions, Applied, Way } from "./admissions.ts";
 import { createFeed } from "./feed.ts";
 import { Follower } from "./follower.ts";
 import { type Link, leaseNow, type Member, Peers } from "./lease.ts";
-import { type Count, createLog } from "./log.ts";
+import { type Count, createLog, type LogWay } from "./log.ts";
 import { createReceipts, receiptKey } from "./receipts.ts";
 import { createLogLinks, type RedisClient } from "./redis.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 import { canRevokeUnheard, feedOf, type TrustedIssuer, type Verifier } from "./verifier.ts";
 
 const COMMAND_TIMEOUT_MS = 2_000;
@@ -25,7 +26,7 @@ const MAX_EVENTS = 100_000;
 const RETENTION_MS = 5 * 60_000;
 const RETENTION_WITHOUT_FEED_MS = 2 * 60 * 60_000;
 
-export interface ControlOptions {
+export interface ControlOptions extends TroubleListener {
   readonly redis: RedisClient;
   readonly issuers: readonly TrustedIssuer[];
   readonly cluster: string;
@@ -44,8 +45,10 @@ export interface ControlOptions {
   onLink(link: Link | undefined): void;
   /** Something that nobody who is trusted has said. */
   onIgnored(detail: string | undefined): void;
-  onProblem(message: string, error: unknown): void;
-  onBack(message: string): void;
+  /** A connection of the log was made, or ended or could not be made. */
+  onAttempt(connection: "commands" | "bell" | "sentinel", outcome: "made" | "lost"): void;
+  /** An edge's feed was asked. */
+  onFeedAsked(issuer: string, outcome: "answered" | "failed"): void;
 }
 
 export interface Control {
@@ -71,18 +74,21 @@ export interface Control {
     readonly gap: boolean;
     readonly unsettled: number;
     readonly peers: number;
+    readonly unwritten: number;
   };
   stop(): Promise<void>;
 }
 
 export function createControl(options: ControlOptions): Control {
   const { cluster, secrets, node, leaseMs, keepMs, verifier, admissions, onIgnored, onProblem, onBack } = options;
+  const listener = { onProblem, ...(onBack && { onBack }) };
+  const unwritten = new Trouble({ begun: "receipts could not be written; the next heartbeat will" }, listener);
   const self: Member = { node, boot: randomBytes(6).toString("base64url"), leaseMs, keepMs };
   const links = createLogLinks(options.redis, {
     commandTimeoutMs: COMMAND_TIMEOUT_MS,
     retryMs: RETRY_MS,
-    onProblem,
-    onBack,
+    onAttempt: options.onAttempt,
+    ...listener,
   });
   const peers = new Peers(cluster, secrets, () => onIgnored("a heartbeat that no node of this cluster sealed"));
   const receipts = createReceipts({
@@ -95,13 +101,14 @@ export function createControl(options: ControlOptions): Control {
     const { issuer } = trusted;
     return createFeed({
       ...{ issuer, uri, cluster, secrets, node, boot: self.boot, onProblem },
+      onAsked: (outcome) => options.onFeedAsked(issuer, outcome),
       verify: (page, nonce) => verifier.feedPage(issuer, page, nonce),
-      apply: (event) => applied(issuer, event.id, admissions.apply(issuer, event)),
+      apply: (event) => applied(issuer, event.id, admissions.apply(issuer, event, "feed")),
     });
   });
   const feedsSuffice = feeds.length > 0 && !options.issuers.some(canRevokeUnheard);
   const follower = new Follower({
-    ...{ self, feeds, feedsSuffice, checkMs: options.feedCheckMs, onProblem },
+    ...{ self, feeds, feedsSuffice, checkMs: options.feedCheckMs, ...listener },
     onFenced: options.onFenced,
     onLink: options.onLink,
   });
@@ -112,7 +119,7 @@ export function createControl(options: ControlOptions): Control {
       secrets,
       self,
       peers,
-      onProblem,
+      ...listener,
       replicas: options.replicas,
       heartbeatMs: options.heartbeatMs,
     },
@@ -122,9 +129,10 @@ export function createControl(options: ControlOptions): Control {
     count: countSigned,
     onRead(beat) {
       follower.read(beat);
-      receipts
-        .flush()
-        .catch((error: unknown) => onProblem("receipts could not be written; the next heartbeat will", error));
+      receipts.flush().then(
+        () => unwritten.over(),
+        (error: unknown) => unwritten.failed(error),
+      );
     },
     onLoss: () => follower.lost(),
   });
@@ -136,10 +144,10 @@ export function createControl(options: ControlOptions): Control {
     return done;
   }
 
-  async function applySigned(set: string): Promise<void> {
+  async function applySigned(set: string, way: LogWay): Promise<void> {
     try {
       if (appliedBefore(set)) return;
-      enforce(await verifier.revocation(set, true));
+      enforce(await verifier.revocation(set, true), way);
     } catch (thrown) {
       const refusal = toRefusal(thrown);
       if (refusal.status >= 500) throw thrown;
@@ -148,8 +156,8 @@ export function createControl(options: ControlOptions): Control {
     }
   }
 
-  function enforce({ issuer, signer, event }: Awaited<ReturnType<Verifier["revocation"]>>): void {
-    const done = applied(issuer, event.id, admissions.apply(issuer, event));
+  function enforce({ issuer, signer, event }: Awaited<ReturnType<Verifier["revocation"]>>, way: Way): void {
+    const done = applied(issuer, event.id, admissions.apply(issuer, event, way));
     // Other signers number their events by themselves.
     feeds.find((feed) => feed.issuer === signer)?.saw(event, done);
   }
@@ -181,7 +189,7 @@ export function createControl(options: ControlOptions): Control {
     leaseEndsAt: () => follower.leaseEndsAt,
     async accept(set) {
       const revocation = await verifier.revocation(set);
-      enforce(revocation);
+      enforce(revocation, "push");
       const { issuer, event } = revocation;
       try {
         const before = await log.append(receiptKey(issuer, event.id), set);
@@ -210,6 +218,7 @@ export function createControl(options: ControlOptions): Control {
         gap: follower.hasGap,
         unsettled: log.unsettled,
         peers: peers.alive().length,
+        unwritten: receipts.unwritten,
       };
     },
     stop: () => follower.stop(),

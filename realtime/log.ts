@@ -5,8 +5,10 @@
  */
 import type { ClusterSecrets } from "#contract/cluster";
 import type { Rehearsal } from "#contract/revocation";
+import { CLOSED } from "./connection.ts";
 import { heartbeat, leaseNow, type Member, memberKey, type Peers } from "./lease.ts";
 import type { LogLinks } from "./redis.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 const LOG = "{keycard}:log";
 const BELL = "{keycard}:bell";
@@ -57,7 +59,10 @@ for i = 1, #ARGV, 2 do
   if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
 end`;
 
-export interface LogOptions {
+/** By which way an event came in from Redis. */
+export type LogWay = "bell" | "stream";
+
+export interface LogOptions extends TroubleListener {
   readonly links: LogLinks;
   readonly cluster: string;
   readonly secrets: ClusterSecrets;
@@ -74,14 +79,13 @@ export interface LogOptions {
    * Takes one signed event: resolves once nobody whom it covers gets in any more, or it is not to be believed; rejects when
    * that cannot be told yet, and is then asked again.
    */
-  apply(set: string): Promise<void>;
+  apply(set: string, way: LogWay): Promise<void>;
   /** Counts whom a signed question speaks of; undefined when it is not to be believed. Changes nothing. */
   count(question: string): Promise<(Count & { readonly id: string }) | undefined>;
   /** Everything that is in Redis has been read. */
   onRead(beat: Beat): void;
   /** Redis has less than was read from it. */
   onLoss(): void;
-  onProblem(message: string, error: unknown): void;
 }
 
 /** A heartbeat that has found its way. */
@@ -125,14 +129,15 @@ export interface Log {
 type FollowReply = [before: string, last: string, entries: [id: string, fields: string[]][], heartbeats: string[]];
 
 export function createLog(options: LogOptions): Log {
-  const { links, self, peers, onProblem } = options;
+  const { links, self, peers } = options;
+  const heartbeats = new Trouble({ begun: "the heartbeat failed", over: "the heartbeat gets through again" }, options);
+  const answers = new Trouble({ begun: "a question could not be answered" }, options);
   let position = "0-0";
   let lastBeat = Number.NEGATIVE_INFINITY;
   let stopped = false;
   let beating: Promise<void> | undefined;
   let wake: (() => void) | undefined;
   let count = 0;
-  let failing = false;
   /** Heartbeats of which one should stand in Redis: the last one that was answered, and those sent since. */
   let standing: string[] = [];
   /** Entries that the bell brought before the stream was read that far. */
@@ -140,12 +145,12 @@ export function createLog(options: LogOptions): Log {
   /** Entries that could not be judged yet. */
   const unsettled = new Map<string, string>();
 
-  async function take(entry: string, set: string): Promise<void> {
+  async function take(entry: string, set: string, way: LogWay): Promise<void> {
     try {
-      await options.apply(set);
+      await options.apply(set, way);
       unsettled.delete(entry);
     } catch (error) {
-      if (!unsettled.has(entry)) onProblem("an event cannot be judged yet", error);
+      if (!unsettled.has(entry)) options.onProblem("an event cannot be judged yet", error, 1);
       unsettled.set(entry, set);
     }
   }
@@ -173,7 +178,7 @@ export function createLog(options: LogOptions): Log {
         // Only if the bell brought these very words: anybody who can ring could have named the entry beforehand.
         const known = ahead.get(entry) === set;
         ahead.delete(entry);
-        return known ? undefined : take(entry, set);
+        return known ? undefined : take(entry, set, "stream");
       }),
     );
     position = entries.at(-1)?.[0] ?? position;
@@ -189,7 +194,7 @@ export function createLog(options: LogOptions): Log {
   }
 
   async function beat(): Promise<void> {
-    for (const [entry, set] of unsettled) await take(entry, set);
+    for (const [entry, set] of unsettled) await take(entry, set, "stream");
     while (await follow());
   }
 
@@ -197,11 +202,9 @@ export function createLog(options: LogOptions): Log {
     while (!stopped) {
       try {
         await beat();
-        failing = false;
+        heartbeats.over();
       } catch (error) {
-        // Once for each outage: it is tried again several times a second.
-        if (!stopped && !failing) onProblem("the heartbeat failed", error);
-        failing = true;
+        if (!stopped && !isUnconnected(error)) heartbeats.failed(error);
         // A link that swallows commands without closing would stay like that for minutes.
         if (isTimeout(error)) links.reset();
       }
@@ -232,7 +235,7 @@ export function createLog(options: LogOptions): Log {
 
   function hear(channel: string, message: string): void {
     if (channel === QUESTIONS) {
-      answer(message).catch((error: unknown) => onProblem("a question could not be answered", error));
+      answer(message).catch((error: unknown) => answers.failed(error));
       return;
     }
     const space = message.indexOf(" ");
@@ -241,7 +244,7 @@ export function createLog(options: LogOptions): Log {
     if (space < 0 || ahead.get(entry) === set || !isBefore(position, entry)) return;
     if (ahead.size >= AHEAD_LIMIT) ahead.clear();
     ahead.set(entry, set);
-    void take(entry, set);
+    void take(entry, set, "bell");
   }
 
   return {
@@ -251,7 +254,9 @@ export function createLog(options: LogOptions): Log {
       // Not waited for: what is appended before the bell is heard, the next heartbeat finds.
       links
         .subscribe([BELL, QUESTIONS], hear)
-        .catch((error: unknown) => onProblem("the bell cannot be heard; the heartbeat finds what it brings", error));
+        .catch((error: unknown) =>
+          options.onProblem("the bell cannot be heard; the heartbeat finds what it brings", error, 1),
+        );
       beating = beatForever();
     },
     get unsettled() {
@@ -308,6 +313,12 @@ function isBefore(a: string, b: string): boolean {
   const [aTime = 0, aCount = 0] = a.split("-").map(Number);
   const [bTime = 0, bCount = 0] = b.split("-").map(Number);
   return aTime < bTime || (aTime === bTime && aCount < bCount);
+}
+
+/** There is no connection, and whoever holds it says why. */
+function isUnconnected(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return error.message === CLOSED || error.message.startsWith("Stream isn't writeable");
 }
 
 function isTimeout(error: unknown): boolean {

@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { JWT_MEDIA_TYPE } from "#contract/cluster";
 import { Refusal, toRefusal } from "#contract/refusal";
 import { REHEARSAL_MEDIA_TYPE, type Rehearsal, SECURITY_EVENT_MEDIA_TYPE } from "#contract/revocation";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 const MAX_EVENT_BYTES = 16_384;
 const BODY_TIMEOUT_MS = 5_000;
@@ -16,7 +17,7 @@ export interface Health {
   readonly [detail: string]: unknown;
 }
 
-export interface ReceiverOptions {
+export interface ReceiverOptions extends TroubleListener {
   /** Judges a Security Event Token and makes it durable for the cluster. @throws {Refusal} */
   accept(set: string): Promise<void>;
   /** Says whom a revocation would hit. @throws {Refusal} when no trusted issuer asks */
@@ -24,7 +25,6 @@ export interface ReceiverOptions {
   /** Says what became of events, as a JWT. @throws {Refusal} when no trusted issuer asks */
   receipts(query: string, waitMs: number): Promise<string>;
   health(): Health;
-  onProblem(message: string, error: unknown): void;
 }
 
 /** Answers a request if it is one of ours. Returns whether it was. */
@@ -39,6 +39,10 @@ interface Answer {
 }
 
 export function createReceiver(options: ReceiverOptions): Receiver {
+  const words = { begun: "an event could not be taken in", over: "events are taken in again" };
+  const untaken = new Trouble(words, options);
+  const refusals = new Trouble({ begun: "an event was refused" }, options);
+
   function route(request: IncomingMessage): (() => Answer | Promise<Answer>) | undefined {
     // Not `new URL`: it throws on what a stranger can put into a request line, such as "//".
     const [pathname = "", query] = request.url?.split("?", 2) ?? [];
@@ -65,6 +69,7 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     if (set === undefined) return deliveryError("invalid_request", "the body is missing, too large or too slow");
     try {
       await options.accept(set);
+      untaken.over();
       return { status: 202 };
     } catch (error) {
       return refusedDelivery(toRefusal(error));
@@ -83,10 +88,10 @@ export function createReceiver(options: ReceiverOptions): Receiver {
 
   function refusedDelivery(refusal: Refusal): Answer {
     if (refusal.status >= 500) {
-      options.onProblem("an event could not be taken in", refusal);
+      untaken.failed(refusal);
       return { status: 503, headers: { "retry-after": "1" } };
     }
-    options.onProblem("an event was refused", refusal);
+    refusals.failed(refusal);
     return deliveryError(deliveryErrorCode(refusal), refusal.message);
   }
 
@@ -107,7 +112,7 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     Promise.resolve()
       .then(answer)
       .catch((error: unknown): Answer => {
-        options.onProblem(`${request.method} ${request.url} failed`, error);
+        options.onProblem(`${request.method} ${request.url?.split("?")[0]} failed`, error, 1);
         return { status: 503, headers: { "retry-after": "1" } };
       })
       .then((outcome) => send(request, response, outcome));

@@ -39,6 +39,9 @@ export type RevocationTarget =
 /** The refusals that a revocation can lead to: the first leaves the session alive. */
 export type RevocationCode = Extract<RefusalCode, "token_revoked" | "session_revoked" | "refresh_reused">;
 
+/** Names of requests are at most this long. */
+const MAX_REQUEST_ID = 128;
+
 /** How long a socket may stay open to bring a token that is not hit, at most, in seconds. */
 export const MAX_MARGIN_SECONDS = 300;
 
@@ -62,6 +65,8 @@ export interface RevocationEvent extends RevocationManner {
   readonly code: RevocationCode;
   /** When it was decided, milliseconds since the epoch. */
   readonly decided_at: number;
+  /** `X-Request-Id` of the call that decided it, where it was a call: for log lines, and for nothing else. */
+  readonly request?: string;
   /** Seconds since the epoch: from here on no token that it hits can be alive, and it may be forgotten. */
   readonly expires_at: number;
 }
@@ -127,7 +132,13 @@ export function readRevocation(value: unknown): RevocationEvent {
     throw malformed("the targets are missing or too many");
   }
   const said = targets.map(revocationTarget);
-  return { id, seq, targets: said, code, decided_at, expires_at, ...revocationManner(value) };
+  const request = isRequestId(value.request) ? { request: value.request } : {};
+  return { id, seq, targets: said, code, decided_at, expires_at, ...request, ...revocationManner(value) };
+}
+
+/** One that is none is left out: who is thrown out must not depend on what only names a line in a log. */
+function isRequestId(value: unknown): value is string {
+  return typeof value === "string" && value.length <= MAX_REQUEST_ID && /^[\w.:-]+$/.test(value);
 }
 
 /** A manner that is not known is the strict one: the socket is closed. */

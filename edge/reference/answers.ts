@@ -157,6 +157,8 @@ export const receiptPage = z.object({
 
 export const feedPage = text.describe("A JWT `typ: revocations+jwt`, signed for the cluster that asks.");
 
+export const metrics = text.regex(/^# HELP /).describe("The text exposition format, version 0.0.4.");
+
 export const client = z.object({
   client_id: text,
   name: text,

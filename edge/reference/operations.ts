@@ -2,7 +2,9 @@
 import { z } from "zod";
 import { JWT_MEDIA_TYPE } from "#contract/cluster";
 import type { RefusalCode } from "#contract/refusal";
+
 import type { AdminScope } from "../clients/admin-scope.ts";
+import { EXPOSITION_MEDIA_TYPE } from "../exposition.ts";
 import {
   accountBody,
   accountChangeBody,
@@ -304,6 +306,11 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     ...{ tag: "Administration", access: "audit:read", summary: "Whether the chain of the audit trail is whole." },
     query: verifyQuery,
     answers: { 200: answers.auditVerification },
+  },
+  "GET /metrics": {
+    ...{ tag: "Administration", access: "revocations:read", summary: "How the edge stands, for Prometheus." },
+    media: EXPOSITION_MEDIA_TYPE,
+    answers: { 200: answers.metrics },
   },
   "GET /admin/keys": {
     ...{ tag: "Administration", access: "keys:write", summary: "The signing keys and their states." },

@@ -114,6 +114,7 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
   "GET /admin/me": async () => admin({}),
   "GET /admin/audit": async () => admin({ path: "/admin/audit?limit=5" }),
   "GET /admin/audit/verify": async () => admin({}),
+  "GET /metrics": async () => admin({}),
   "GET /admin/keys": async () => admin({}),
   "POST /admin/keys/rotate": async () => admin({ body: { purpose: "events", retire: true, reason: "x" } }),
 };

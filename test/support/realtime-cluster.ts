@@ -8,7 +8,6 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { pino } from "pino";
 import { io, type ManagerOptions, type Socket, type SocketOptions } from "socket.io-client";
 import { type AccessTokenClaims, signAccessToken, signTicket, type TicketClaims } from "#contract/access-token";
 import {
@@ -30,6 +29,7 @@ import {
 import { obtainRedisServer, type RedisProcess, startRedis } from "../../infra/redis.ts";
 import { until } from "../../infra/until.ts";
 import { readConfig } from "../../realtime/config.ts";
+import { createNodeLog } from "../../realtime/log-lines.ts";
 import { type Handlers, type Node, startNode } from "../../realtime/server.ts";
 import { createSigner, type TestSigner } from "./tokens.ts";
 
@@ -267,7 +267,8 @@ export async function startNodesOn(redis: Readonly<Record<string, string>>): Pro
         ...settings,
       });
       const lines: string[] = [];
-      const log = pino({ level: "debug" }, { write: (line: string) => void lines.push(line) });
+      const about = { node: config.NODE_NAME, cluster: CLUSTER, level: "debug" };
+      const log = createNodeLog(about, { write: (line: string) => void lines.push(line) });
       const node = await startNode(config, log, handlers);
       nodes.push(Object.assign(node, { url: `http://127.0.0.1:${node.port}`, lines }));
       return nodes.at(-1) as TestNode;
