@@ -124,6 +124,11 @@ export function closeForRefresh(admissions: ReadonlySet<Admission>, code: Refusa
   });
 }
 
+/** Closes a transport on which nobody is let in, so that a stock client tries again, elsewhere. */
+export function sendAway(conn: ProtectedSocket["conn"]): void {
+  closeTransport({ conn });
+}
+
 /** All are silenced at once; closing them yields to the loop. Resolves when none of them is open, whoever closed it. */
 async function endAll(
   admissions: ReadonlySet<Admission>,
@@ -215,7 +220,7 @@ function namespaceOf(packet: string): string {
   return /^\d(?:\d+-)?(\/[^,]*),/.exec(packet)?.[1] ?? "/";
 }
 
-function closeTransport({ conn }: ProtectedSocket): void {
+function closeTransport({ conn }: Pick<ProtectedSocket, "conn">): void {
   // What a WebSocket transport writes to: it waits for the client's word before it closes the connection.
   const { socket: line } = conn.transport as unknown as { socket?: Line };
   conn.close();
