@@ -823,7 +823,7 @@ describe("somebody else's polling session", () => {
   it("cannot be guessed", async () => {
     const sids = await Promise.all(Array.from({ length: 5 }, async () => (await openPolling(node.url)).sid));
     expect(new Set(sids).size).toBe(5);
-    for (const sid of sids) expect(sid).toMatch(/^[\w-]{20}$/);
+    for (const sid of sids) expect(sid).toMatch(/^node-\d+\.[\w-]{24}$/);
     for (const sid of ["__proto__", "constructor", "toString", "%00", "x".repeat(5_000)]) {
       const authorization = `Bearer ${await cluster.issuer.token()}`;
       expect((await post(node.url, sid, "40", { authorization })).status, sid).toBe(400);
