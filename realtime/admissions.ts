@@ -10,7 +10,14 @@ import type { VerifiedClaims } from "#contract/access-token";
 import type { NodeReceipt } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
 import { hits, type RevocationEvent, RevocationIndex, type RevocationTarget } from "#contract/revocation";
-import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
+import {
+  type Admission,
+  closeForRefresh,
+  disconnectAll,
+  type ProtectedSocket,
+  SocketIndex,
+  sayFarewell,
+} from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
 
 /** An event that this node has understood: nobody it covers gets in any more. */
@@ -205,10 +212,7 @@ export class Admissions {
     this.#closing.abort();
     this.#expiring.stop();
     this.#expired.stop();
-    await closeForRefresh(
-      this.#all(() => true),
-      "unavailable",
-    );
+    await sayFarewell(this.#all(() => true));
   }
 
   #enter(admission: Admission): void {

@@ -265,7 +265,9 @@ describe("whose request it is", () => {
 
 describe("a node that", () => {
   test("drains leaves by its /readyz and keeps whom it has, and nobody is turned away meanwhile", async () => {
-    const before = await Promise.all(Array.from({ length: 12 }, () => inside()));
+    const before = await Promise.all(
+      Array.from({ length: 12 }, (_, i) => inside({ transports: [i % 2 ? "websocket" : "polling"] })),
+    );
     const homes = await Promise.all(before.map(where));
     expect(homes).toContain("node-1");
     first.door.drain();
