@@ -24,6 +24,7 @@ import {
 import { Admissions, demandSameSession } from "./admissions.ts";
 import { createControl } from "./control.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
+import { leaseNow } from "./lease.ts";
 import { createGate, type Limits } from "./limits.ts";
 import { createLobby, type Lobby } from "./lobby.ts";
 import { createReceiver, type Health, type Receiver } from "./receiver.ts";
@@ -302,17 +303,17 @@ export function protect(io: Server, options: ProtectOptions): Door {
     } catch (thrown) {
       turnedAway.add(socket);
       const { code } = refused(socket, thrown);
-      if (mustGoElsewhere(socket, code)) sendAway(socket.conn);
+      if (mustTryAgain(socket, code)) sendAway(socket.conn);
       else disconnect(socket, code);
     }
   }
 
   /**
-   * Whether a client is refused by this node alone, and has nothing else on its transport. A stock client takes a refusal for the last word, but
-   * comes back by itself when it loses its connection.
+   * Whether a client is refused for a moment, and has nothing else on its transport. A stock client takes a refusal for the last word, but comes
+   * back by itself, perhaps elsewhere, when it loses its connection.
    */
-  function mustGoElsewhere(socket: ProtectedSocket, code: RefusalCode): boolean {
-    return code === "unavailable" && !isReady() && admittedOn(socket.conn).size === 0;
+  function mustTryAgain({ conn }: ProtectedSocket, code: RefusalCode): boolean {
+    return code === "unavailable" && admittedOn(conn).size === 0;
   }
 
   /** Every packet passes here before any handler: two comparisons for an admitted socket. */
@@ -344,7 +345,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
 
   /** Whether the node is fenced, and for longer than this socket may stay. */
   function isOver({ keepMs }: Admission): boolean {
-    return performance.now() > control.leaseEndsAt() + keepMs;
+    return leaseNow() > control.leaseEndsAt() + keepMs;
   }
 
   function mayNotStay(socket: ProtectedSocket): boolean {
@@ -424,7 +425,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
         () => next(),
         (thrown: unknown) => {
           const error = connectError(socket, thrown);
-          if (mustGoElsewhere(socket, error.data.code)) sendAway(socket.conn);
+          if (mustTryAgain(socket, error.data.code)) sendAway(socket.conn);
           next(error);
         },
       );

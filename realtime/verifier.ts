@@ -64,7 +64,6 @@ export interface Verifier {
   /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of, whoever signed it. */
   revocation(
     set: unknown,
-    fromLog?: boolean,
   ): Promise<{ readonly issuer: string; readonly signer: string; readonly event: RevocationEvent }>;
   /** @throws {Refusal} see {@link verifyRehearsal} */
   rehearsal(question: unknown): Promise<{
@@ -151,26 +150,26 @@ export function createVerifier(options: VerifierOptions): Verifier {
       const { keys, rules } = chosen(issuers, ticket);
       return verifyTicket(ticket, keys.get, rules);
     },
-    async revocation(set, fromLog = false) {
+    async revocation(set) {
       const { keys, rules, about } = chosen(controllers, set);
-      const event = await verifyRevocation(set, fromLog ? keys.getForLog : keys.get, rules);
+      const event = await verifyRevocation(set, keys.getPatiently, rules);
       return { issuer: about, signer: rules.issuer, event };
     },
     async rehearsal(question) {
       const { keys, rules, about } = chosen(controllers, question);
-      return { issuer: about, ...(await verifyRehearsal(question, keys.get, rules)) };
+      return { issuer: about, ...(await verifyRehearsal(question, keys.getPatiently, rules)) };
     },
     renewKeys(issuer) {
       for (const { keys, about } of controllers.values()) if (about === issuer) keys.renew();
     },
     async receiptQuery(query) {
       const { keys, rules, about } = chosen(controllers, query);
-      return { about, issuer: rules.issuer, ...(await verifyReceiptQuery(query, keys.get, rules)) };
+      return { about, issuer: rules.issuer, ...(await verifyReceiptQuery(query, keys.getPatiently, rules)) };
     },
     async feedPage(issuer, page, nonce) {
       const known = controllers.get(issuer);
       if (known === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
-      return await verifyFeedPage(page, nonce, known.keys.getForLog, known.rules);
+      return await verifyFeedPage(page, nonce, known.keys.getPatiently, known.rules);
     },
     close() {
       for (const { keys } of controllers.values()) keys.close();
@@ -201,22 +200,25 @@ interface KeySet {
   /** Asks now, whenever it last did. */
   renew(): void;
   readonly get: JWTVerifyGetKey;
-  /** Asks for an unknown key even if somebody has just asked for another: nobody sends what is in the log again. */
-  readonly getForLog: JWTVerifyGetKey;
+  /**
+   * Asks for an unknown key even if somebody has just asked for another. For what controls the node: the event that retires a key is signed with
+   * its successor, and nobody sends what is in the log again.
+   */
+  readonly getPatiently: JWTVerifyGetKey;
   close(): void;
 }
 
 /** Keys that were configured, and are there from the start. */
 function givenKeys(keys: JSONWebKeySet): KeySet {
   const get = createLocalJWKSet(keys);
-  return { get, getForLog: get, ready: () => Promise.resolve(), renew: () => undefined, close: () => undefined };
+  return { get, getPatiently: get, ready: () => Promise.resolve(), renew: () => undefined, close: () => undefined };
 }
 
 const FETCH_TIMEOUT_MS = 3_000;
 const MAX_KEY_SET_BYTES = 65_536;
 /** An unknown `kid` makes us ask the issuer, at most this often: garbage must not become a flood. */
 const COOLDOWN_MS = 30_000;
-const LOG_COOLDOWN_MS = 1_000;
+const PATIENT_COOLDOWN_MS = 1_000;
 const RENEW_AFTER_MS = 5 * 60_000;
 /** How long keys are believed while the issuer cannot be reached. */
 const STALE_LIMIT_MS = 24 * 60 * 60_000;
@@ -253,7 +255,7 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
   }
 
   const getFor =
-    (isFromLog: boolean): JWTVerifyGetKey =>
+    (isPatient: boolean): JWTVerifyGetKey =>
     async (header, token) => {
       const age = performance.now() - fetchedAt;
       if (find === undefined || age > STALE_LIMIT_MS) throw new Refusal("unavailable", { detail: "no keys" });
@@ -263,11 +265,13 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
       } catch (error) {
         if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
         const askedAgo = performance.now() - askedAt;
-        if (isFromLog && asking === undefined && askedAgo < LOG_COOLDOWN_MS) {
-          await new Promise((resolve) => setTimeout(resolve, LOG_COOLDOWN_MS - askedAgo));
-        } else if (!isFromLog && asking === undefined && askedAgo < COOLDOWN_MS) {
-          if (failed) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
-          throw error;
+        if (isPatient && asking === undefined && askedAgo < PATIENT_COOLDOWN_MS) {
+          await new Promise((resolve) => setTimeout(resolve, PATIENT_COOLDOWN_MS - askedAgo));
+        } else if (!isPatient && asking === undefined && askedAgo < COOLDOWN_MS) {
+          // It may be a key that has just come: only what the issuer has said a moment ago settles that it is none.
+          const isSettled = !failed && askedAgo < PATIENT_COOLDOWN_MS;
+          if (isSettled) throw error;
+          throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked again yet" });
         }
         if (!(await renew())) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
         return find(header, token);
@@ -276,7 +280,7 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
 
   return {
     get: getFor(false),
-    getForLog: getFor(true),
+    getPatiently: getFor(true),
     renew: () => void renew(),
     async ready() {
       while (find === undefined && !stopping.signal.aborted) {

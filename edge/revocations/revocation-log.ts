@@ -17,7 +17,7 @@ import { logFailure } from "../log.ts";
 import { migrate } from "../migrations.ts";
 import { answer, type Outcome } from "../outcome.ts";
 import { ClusterPumps } from "./cluster-pumps.ts";
-import { CutoffTable } from "./cutoff-table.ts";
+import { CutoffTable, STAMP_SCHEMA } from "./cutoff-table.ts";
 import type { Delivery } from "./delivery.ts";
 import { DeliveryTable } from "./delivery-table.ts";
 import {
@@ -94,6 +94,7 @@ const SCHEMA = [
   `${LIVING_EVENTS_SCHEMA}
   ${FEED_LEASES_SCHEMA}
   ${RECEIPTS_SCHEMA}`,
+  STAMP_SCHEMA,
 ];
 
 /** What has become of a bulk revocation. */
@@ -272,16 +273,16 @@ export class RevocationLog extends DurableObject<Env> {
   /**
    * The second in which a session that opens now begins: after every cutoff that there is.
    *
-   * @throws {Refusal} `unavailable` when cutoffs came so fast that it would lie too far ahead
+   * @throws {Refusal} `unavailable` when cutoffs came so fast, or the clock was set back so far, that it would lie too far ahead
    */
   beginning(tid: string | null): Promise<Outcome<number>> {
     return answer(() => {
       const now = Math.floor(Date.now() / 1000);
-      const earliest = this.#cutoffs.of(tid ?? undefined) + 1;
-      if (earliest > now + MAX_STAMP_AHEAD_SECONDS) {
-        throw new Refusal("unavailable", { detail: "the cutoff is ahead", retryAfterSeconds: earliest - now });
+      const second = this.#cutoffs.stamp(tid ?? undefined, now);
+      if (second > now + MAX_STAMP_AHEAD_SECONDS) {
+        throw new Refusal("unavailable", { detail: "the cutoff is ahead", retryAfterSeconds: second - now });
       }
-      return Math.max(now, earliest);
+      return second;
     });
   }
 

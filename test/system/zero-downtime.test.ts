@@ -140,7 +140,7 @@ async function revokingDuring(change: () => Promise<void>): Promise<Thrown[]> {
     const { access_token: token, sid } = session;
     const fresh = tokensOf(system.edge, session);
     const sockets = [["websocket"], ["polling"]].map((way) => participate(proxy.url, way, fresh));
-    await until("they are in", () => sockets.every(({ socket }) => socket.connected)).catch((e) => { console.log("WHY", JSON.stringify(sockets.map(({connections, failures, socket}) => ({n: connections.map(c=>({...c, numbers: c.numbers.length})), f: failures.slice(0,5), nf: failures.length, a: socket.active})))); for (const l of system.lines.slice(-60)) console.log(l.slice(0,300)); throw e; });
+    await until("they are in", () => sockets.every(({ socket }) => socket.connected));
     const { id } = await until("the edge takes it", () =>
       system.edge.revoke({ kind: "session", sid }, "thrown out in the middle of a change").catch(() => undefined),
     );
