@@ -139,7 +139,7 @@ export function createControl(options: ControlOptions): Control {
   async function applySigned(set: string): Promise<void> {
     try {
       if (appliedBefore(set)) return;
-      enforce(await verifier.revocation(set));
+      enforce(await verifier.revocation(set, true));
     } catch (thrown) {
       const refusal = toRefusal(thrown);
       if (refusal.status >= 500) throw thrown;

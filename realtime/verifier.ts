@@ -64,6 +64,7 @@ export interface Verifier {
   /** @throws {Refusal} see {@link verifyRevocation}. The issuer is the one whose tokens the event speaks of, whoever signed it. */
   revocation(
     set: unknown,
+    fromLog?: boolean,
   ): Promise<{ readonly issuer: string; readonly signer: string; readonly event: RevocationEvent }>;
   /** @throws {Refusal} see {@link verifyRehearsal} */
   rehearsal(question: unknown): Promise<{
@@ -150,26 +151,26 @@ export function createVerifier(options: VerifierOptions): Verifier {
       const { keys, rules } = chosen(issuers, ticket);
       return verifyTicket(ticket, keys.get, rules);
     },
-    async revocation(set) {
+    async revocation(set, fromLog = false) {
       const { keys, rules, about } = chosen(controllers, set);
-      const event = await verifyRevocation(set, keys.getPatiently, rules);
+      const event = await verifyRevocation(set, fromLog ? keys.getForLog : keys.get, rules);
       return { issuer: about, signer: rules.issuer, event };
     },
     async rehearsal(question) {
       const { keys, rules, about } = chosen(controllers, question);
-      return { issuer: about, ...(await verifyRehearsal(question, keys.getPatiently, rules)) };
+      return { issuer: about, ...(await verifyRehearsal(question, keys.get, rules)) };
     },
     renewKeys(issuer) {
       for (const { keys, about } of controllers.values()) if (about === issuer) keys.renew();
     },
     async receiptQuery(query) {
       const { keys, rules, about } = chosen(controllers, query);
-      return { about, issuer: rules.issuer, ...(await verifyReceiptQuery(query, keys.getPatiently, rules)) };
+      return { about, issuer: rules.issuer, ...(await verifyReceiptQuery(query, keys.get, rules)) };
     },
     async feedPage(issuer, page, nonce) {
       const known = controllers.get(issuer);
       if (known === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
-      return await verifyFeedPage(page, nonce, known.keys.getPatiently, known.rules);
+      return await verifyFeedPage(page, nonce, known.keys.getForLog, known.rules);
     },
     close() {
       for (const { keys } of controllers.values()) keys.close();
@@ -200,25 +201,26 @@ interface KeySet {
   /** Asks now, whenever it last did. */
   renew(): void;
   readonly get: JWTVerifyGetKey;
-  /**
-   * Asks for an unknown key even if somebody has just asked for another. For what controls the node: the event that retires a key is signed with
-   * its successor, and nobody sends what is in the log again.
-   */
-  readonly getPatiently: JWTVerifyGetKey;
+  /** Asks for an unknown key even if somebody has just asked for another: nobody sends what is in the log again. */
+  readonly getForLog: JWTVerifyGetKey;
   close(): void;
 }
 
 /** Keys that were configured, and are there from the start. */
 function givenKeys(keys: JSONWebKeySet): KeySet {
   const get = createLocalJWKSet(keys);
-  return { get, getPatiently: get, ready: () => Promise.resolve(), renew: () => undefined, close: () => undefined };
+  return { get, getForLog: get, ready: () => Promise.resolve(), renew: () => undefined, close: () => undefined };
 }
 
 const FETCH_TIMEOUT_MS = 3_000;
 const MAX_KEY_SET_BYTES = 65_536;
-/** An unknown `kid` makes us ask the issuer, at most this often: garbage must not become a flood. */
-const COOLDOWN_MS = 30_000;
-const PATIENT_COOLDOWN_MS = 1_000;
+/**
+ * An unknown `kid` makes us ask the issuer, at most this often: garbage must not become a flood. For so long, too, a stranger's garbage can keep us
+ * from learning the key that takes the place of one that was retired.
+ */
+const COOLDOWN_MS = 5_000;
+const LOG_COOLDOWN_MS = 1_000;
+const SETTLED_MS = 1_000;
 const RENEW_AFTER_MS = 5 * 60_000;
 /** How long keys are believed while the issuer cannot be reached. */
 const STALE_LIMIT_MS = 24 * 60 * 60_000;
@@ -255,7 +257,7 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
   }
 
   const getFor =
-    (isPatient: boolean): JWTVerifyGetKey =>
+    (isFromLog: boolean): JWTVerifyGetKey =>
     async (header, token) => {
       const age = performance.now() - fetchedAt;
       if (find === undefined || age > STALE_LIMIT_MS) throw new Refusal("unavailable", { detail: "no keys" });
@@ -265,12 +267,11 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
       } catch (error) {
         if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
         const askedAgo = performance.now() - askedAt;
-        if (isPatient && asking === undefined && askedAgo < PATIENT_COOLDOWN_MS) {
-          await new Promise((resolve) => setTimeout(resolve, PATIENT_COOLDOWN_MS - askedAgo));
-        } else if (!isPatient && asking === undefined && askedAgo < COOLDOWN_MS) {
-          // It may be a key that has just come: only what the issuer has said a moment ago settles that it is none.
-          const isSettled = !failed && askedAgo < PATIENT_COOLDOWN_MS;
-          if (isSettled) throw error;
+        if (isFromLog && asking === undefined && askedAgo < LOG_COOLDOWN_MS) {
+          await new Promise((resolve) => setTimeout(resolve, LOG_COOLDOWN_MS - askedAgo));
+        } else if (!isFromLog && asking === undefined && askedAgo < COOLDOWN_MS) {
+          // It may be one that has just come: only what the issuer said a moment ago settles that there is none.
+          if (!failed && askedAgo < SETTLED_MS) throw error;
           throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked again yet" });
         }
         if (!(await renew())) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
@@ -280,7 +281,7 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
 
   return {
     get: getFor(false),
-    getPatiently: getFor(true),
+    getForLog: getFor(true),
     renew: () => void renew(),
     async ready() {
       while (find === undefined && !stopping.signal.aborted) {

@@ -178,10 +178,15 @@ const upTo = ({ welcome = 0, numbers }: Connection) => numbers.at(-1) ?? welcome
 function expectAccounted({ name, connections }: Participant): void {
   const noted = goodbyes();
   for (const [index, connection] of connections.entries()) {
-    const { id, welcome = 0, numbers, ended } = connection;
+    const { id, welcome = 0, numbers, ended, goodbye } = connection;
     expect(welcome, `${name}: its node hears the app when it lets people in`).toBeGreaterThan(0);
     expect(numbers, `${name}: without a hole`).toEqual(numbers.map((_, i) => welcome + 1 + i));
-    if (ended !== undefined) expect(upTo(connection), `${name}: up to the goodbye`).toBe(noted.get(id));
+    if (ended !== undefined) {
+      const last = noted.get(id) ?? 0;
+      // Whoever is revoked hears nothing more from that moment on, and is told a moment later.
+      if (goodbye?.code === "unavailable") expect(upTo(connection), `${name}: up to the goodbye`).toBe(last);
+      else expect(upTo(connection), `${name}: no further than the goodbye`).toBeLessThanOrEqual(last);
+    }
     const before = connections[index - 1];
     if (before) expect(welcome, `${name}: nothing twice`).toBeGreaterThanOrEqual(upTo(before));
   }
