@@ -279,7 +279,8 @@ describe("while people are there", () => {
       await until(`${name} has judged it`, () => late.failures.length > 0);
       late.socket.disconnect();
       expect(late.connections).toEqual([]);
-      expect(new Set(late.failures)).toEqual(new Set(["token_revoked"]));
+      // Revoked, or of a key that there is no more.
+      for (const failure of late.failures) expect(failure).toMatch(/^token_(revoked|invalid)$/);
     }
     await expectAllEnforced(thrown);
   });
