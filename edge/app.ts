@@ -12,10 +12,11 @@ import {
   changePassword,
   createAccount,
   deleteAccount,
-  findAccount,
+  findAccounts,
   openSession,
   showAccount,
 } from "./routes/account.ts";
+import { showMyself } from "./routes/administrator.ts";
 import { readAudit, recordRefusedAdministrators, verifyAudit } from "./routes/audit.ts";
 import { corsHeaders, PREFLIGHT_HEADERS } from "./routes/browser.ts";
 import { changeClient, createClient, deleteClient, showClient } from "./routes/client.ts";
@@ -35,6 +36,7 @@ import { listKeys, rotateKeys } from "./routes/keys.ts";
 import { endSession, healthz, jwks, listSessions, login, logout, refresh } from "./routes/login.ts";
 import { authorizationServer } from "./routes/metadata.ts";
 import { introspectToken, issueToken, oauthRefused, revokeToken } from "./routes/oauth.ts";
+import { listRevocations } from "./routes/receipt-list.ts";
 import { docs, openApi } from "./routes/reference.ts";
 import type { Exchange, Keycard } from "./routes/request.ts";
 import { revoke, revokeInBulk, showRevocation } from "./routes/revocation.ts";
@@ -70,14 +72,15 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/docs", { GET: docs }],
   ["/healthz", { GET: healthz }],
   ["/revocations", { GET: followRevocations }],
-  ["/admin/accounts", { GET: findAccount, POST: createAccount }],
+  ["/admin/accounts", { GET: findAccounts, POST: createAccount }],
   ["/admin/accounts/:sub", { GET: showAccount, PATCH: changeAccount, DELETE: deleteAccount }],
   ["/admin/sessions", { POST: openSession }],
-  ["/admin/revocations", { POST: revoke }],
+  ["/admin/revocations", { GET: listRevocations, POST: revoke }],
   ["/admin/revocations/bulk", { POST: revokeInBulk }],
   ["/admin/revocations/:id", { GET: showRevocation }],
   ["/admin/clients", { POST: createClient }],
   ["/admin/clients/:client_id", { GET: showClient, PATCH: changeClient, DELETE: deleteClient }],
+  ["/admin/me", { GET: showMyself }],
   ["/admin/audit", { GET: readAudit }],
   ["/admin/audit/verify", { GET: verifyAudit }],
   ["/admin/keys", { GET: listKeys }],

@@ -4,6 +4,7 @@
  */
 import { Refusal } from "#contract/refusal";
 import { AUDIT_OUTBOX_SCHEMA } from "../audit/audit.ts";
+import { adminScopesIn } from "../clients/admin-scope.ts";
 import type { Origin } from "../origin.ts";
 import { OUTBOX_SCHEMA } from "../revocations/outbox.ts";
 import { effectiveScope, type SignInMethod } from "./session.ts";
@@ -34,6 +35,8 @@ export interface Opening {
   readonly passwordGeneration?: number | undefined;
   /** An account of another tenant is none to the opener. */
   readonly tenant?: string | undefined;
+  /** Its first access token is to be for administration. */
+  readonly administration?: boolean | undefined;
 }
 
 /** Seconds since the epoch. */
@@ -44,7 +47,16 @@ export type AccountRow = { [K in keyof Owner]: Owner[K] } & {
   disabled_at: number | null;
   disabled_until: number | null;
   deleted_at: number | null;
+  /** Null where it was made before this was kept. */
+  created_at: number | null;
+  /** One more with everything that the directory is told. */
+  version: number;
+  /** The last one that the directory has heard of; 0 before the first. */
+  told_version: number;
 };
+
+/** What the directory is told of. */
+const LISTED: readonly (keyof AccountRow)[] = ["disabled_at", "disabled_until", "deleted_at"];
 
 /** Steps that are only ever added to. */
 export const ACCOUNT_SCHEMA = [
@@ -88,6 +100,9 @@ export const ACCOUNT_SCHEMA = [
   DROP TABLE account_of_version_1;
   CREATE TABLE links (issuer TEXT NOT NULL, subject TEXT NOT NULL, PRIMARY KEY (issuer, subject)) WITHOUT ROWID;
   ${AUDIT_OUTBOX_SCHEMA}`,
+  `ALTER TABLE account ADD COLUMN created_at INTEGER;
+  ALTER TABLE account ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+  ALTER TABLE account ADD COLUMN told_version INTEGER NOT NULL DEFAULT 0;`,
 ];
 
 export class AccountTable {
@@ -104,19 +119,17 @@ export class AccountTable {
   /** Makes the account, or finishes one whose making broke off. */
   create({ sub, login, tid, scope }: Owner, link: Identity | undefined): void {
     this.#sql.exec(
-      `INSERT INTO account (sub, login, tid, scope, generation) VALUES (?1, ?2, ?3, ?4, 0)
-       ON CONFLICT DO UPDATE SET tid = ?3, scope = ?4`,
-      sub,
-      login,
-      tid,
-      scope,
+      `INSERT INTO account (sub, login, tid, scope, generation, created_at) VALUES (?1, ?2, ?3, ?4, 0, unixepoch())
+       ON CONFLICT DO UPDATE SET tid = ?3, scope = ?4, version = version + 1`,
+      ...[sub, login, tid, scope],
     );
     if (link === undefined) return;
     this.#sql.exec("INSERT OR IGNORE INTO links (issuer, subject) VALUES (?, ?)", link.issuer, link.subject);
   }
 
-  update(changed: Partial<Omit<AccountRow, "sub" | "tid">>): void {
+  update(changed: Partial<Omit<AccountRow, "sub" | "tid" | "version">>): void {
     const columns = Object.keys(changed).map((column) => `${column} = ?`);
+    if (LISTED.some((column) => column in changed)) columns.push("version = version + 1");
     this.#sql.exec(`UPDATE account SET ${columns.join(", ")}`, ...Object.values(changed));
   }
 
@@ -136,7 +149,7 @@ export class AccountTable {
  */
 export function demandOpenable(
   account: AccountRow | undefined,
-  { method, passwordGeneration = 0, tenant, scope }: Opening,
+  { method, passwordGeneration = 0, tenant, scope, administration }: Opening,
   nowMs: number,
 ): AccountRow {
   const known = account !== undefined && account.deleted_at === null && isOfTenant(account, tenant);
@@ -145,11 +158,24 @@ export function demandOpenable(
     throw new Refusal("credentials_wrong", { detail: "the password was changed since it was judged" });
   }
   if (isDisabled(account, nowMs)) throw new Refusal("account_disabled");
-  const granted = effectiveScope(account.scope, scope ?? null)?.split(" ").length ?? 0;
-  if (scope !== undefined && granted !== scope.split(" ").length) {
+  const granted = effectiveScope(account.scope, scope ?? null);
+  if (scope !== undefined && granted?.split(" ").length !== scope.split(" ").length) {
     throw new Refusal("scope_invalid", { detail: "more than the account has" });
   }
+  if (administration === true) demandAdministrable(method, granted);
   return account;
+}
+
+/**
+ * Lets a session have tokens for administration. One that a backend opened has none: whoever may open sessions would else be every
+ * administrator.
+ *
+ * @param scope what the session has
+ * @throws {Refusal} `scope_insufficient`
+ */
+export function demandAdministrable(method: SignInMethod, scope: string | null): void {
+  if (method === "backend") throw new Refusal("scope_insufficient", { detail: "a backend opened the session" });
+  if (adminScopesIn(scope).length === 0) throw new Refusal("scope_insufficient", { detail: "no admin scope" });
 }
 
 /** @param tenant undefined for who is bound to none */

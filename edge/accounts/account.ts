@@ -16,13 +16,14 @@ import type { Grant } from "../keys/issuer.ts";
 import { logFailure } from "../log.ts";
 import { hasSchema, migrate, migrateExisting } from "../migrations.ts";
 import { answer, ask, type Outcome } from "../outcome.ts";
-import type { Decision, RevocationDraft } from "../revocations/event-table.ts";
+import { type Decision, decidedBy, type RevocationDraft } from "../revocations/event-table.ts";
 import { Outbox } from "../revocations/outbox.ts";
 import { type Order, REVOCATION_LOG_NAME } from "../revocations/revocation-log.ts";
 import {
   ACCOUNT_SCHEMA,
   type AccountRow,
   AccountTable,
+  demandAdministrable,
   demandOpenable,
   type Identity,
   isDisabled,
@@ -30,6 +31,7 @@ import {
   type Opening,
   type Owner,
 } from "./account-table.ts";
+import { DirectoryNotice } from "./directory-notice.ts";
 import {
   beginSession,
   effectiveScope,
@@ -105,6 +107,7 @@ export class Account extends DurableObject<Env> {
   readonly #table: AccountTable;
   readonly #sessions: SessionTable;
   readonly #audit: AuditOutbox;
+  readonly #notice: DirectoryNotice;
   readonly #outbox: Outbox;
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -113,6 +116,7 @@ export class Account extends DurableObject<Env> {
     this.#table = new AccountTable(ctx.storage.sql);
     this.#sessions = new SessionTable(ctx.storage.sql);
     this.#audit = new AuditOutbox(ctx.storage.sql, env);
+    this.#notice = new DirectoryNotice(this.#table, env);
     this.#outbox = new Outbox(ctx.storage.sql, (draft) => ask(this.#log().append(draft)));
   }
 
@@ -153,7 +157,7 @@ export class Account extends DurableObject<Env> {
    * Opens a session for somebody who proved who they are. Past the limit the one unused for longest ends.
    *
    * @throws {Refusal} `not_found` (`credentials_wrong` after a password) where there is no such account, `account_disabled`,
-   *   `scope_invalid` when more is asked for than the account has
+   *   `scope_invalid` when more is asked for than the account has, `scope_insufficient` when it could not administrate
    */
   open(opening: Opening): Promise<Outcome<OpenedSession>> {
     return answer(async () => {
@@ -170,10 +174,15 @@ export class Account extends DurableObject<Env> {
    * answer, and comes back after the grace, would look like a thief.
    *
    * @param standing the cutoff of the tenant that the caller takes the account for
+   * @param administration whether the access token is to be for administration
    * @returns the traded session; or, when the tenant is another one, its name, and nothing is traded
-   * @throws {Refusal} `refresh_invalid`, `session_revoked`, `refresh_reused`: PROTOCOL, "Refresh token"
+   * @throws {Refusal} `refresh_invalid`, `session_revoked`, `refresh_reused`: PROTOCOL, "Refresh token"; `scope_insufficient`
    */
-  refresh(presented: RefreshToken, standing: Standing): Promise<Outcome<OpenedSession | WrongTenant>> {
+  refresh(
+    presented: RefreshToken,
+    standing: Standing,
+    administration = false,
+  ): Promise<Outcome<OpenedSession | WrongTenant>> {
     return answer(async () => {
       this.#demandAccount();
       const tid = this.#row()?.tid ?? null;
@@ -184,7 +193,9 @@ export class Account extends DurableObject<Env> {
       const rotation = rotate(this.#session(presented.sid), presented, now, rules, secret);
       if (rotation.step === "refuse") throw new Refusal(rotation.code, { detail: rotation.detail });
       if (rotation.step === "theft") return await this.#theft(presented.sid, now);
+      if (administration) this.#demandAdministrable(rotation.session);
       if (rotation.step === "advance") this.#sessions.advance(rotation.session);
+      this.#tellDirectory();
       return this.#opened(rotation.session, rotation.token);
     });
   }
@@ -374,6 +385,7 @@ export class Account extends DurableObject<Env> {
       this.#sessions.forget(deadSince);
       await this.#tell();
       await this.#audit.tell();
+      await this.#notice.tell();
       await this.#release();
       this.#schedule();
     } catch (error) {
@@ -390,6 +402,7 @@ export class Account extends DurableObject<Env> {
     });
     this.#schedule();
     this.#tellAudit();
+    this.#tellDirectory();
   }
 
   #isOf(known: AccountRow, login: string | null, link: Identity | undefined): boolean {
@@ -488,7 +501,11 @@ export class Account extends DurableObject<Env> {
   #endSessions(sessions: readonly Session[], reason: string, now: number, by: Act | undefined): void {
     if (sessions.length === 0) return;
     const targets = sessions.map(({ sid }): RevocationTarget => ({ kind: "session", sid }));
-    const draft = this.#draft(targets, "session_revoked", { id: newRevocationId(), reason }, now);
+    const order = { id: newRevocationId(), reason };
+    const draft = {
+      ...this.#draft(targets, "session_revoked", order, now),
+      ...(by?.request && { request: by.request }),
+    };
     const [only, ...more] = sessions;
     const sid = more.length === 0 ? only?.sid : undefined;
     this.ctx.storage.transactionSync(() => {
@@ -546,7 +563,7 @@ export class Account extends DurableObject<Env> {
       ...manner,
       ...(tid === null ? {} : { tid }),
       ...(batch === undefined ? {} : { batch }),
-      ...(order.by === undefined ? {} : { actor: order.by.actor }),
+      ...(order.by === undefined ? {} : decidedBy(order.by)),
     };
   }
 
@@ -568,6 +585,10 @@ export class Account extends DurableObject<Env> {
 
   #tellAudit(): void {
     this.ctx.waitUntil(this.#audit.tell().then(() => this.#schedule()));
+  }
+
+  #tellDirectory(): void {
+    if (this.#notice.retryAt() !== undefined) this.ctx.waitUntil(this.#notice.tell().then(() => this.#schedule()));
   }
 
   /** Frees the names of a deleted account. What cannot be freed now is freed by the alarm. */
@@ -604,6 +625,7 @@ export class Account extends DurableObject<Env> {
   /** Tells the log what it does not know yet. Never throws on its account: what was decided will be told. */
   async #tell(): Promise<ReadonlyMap<string, Decision>> {
     if (this.#audit.retryAt() !== undefined) this.#tellAudit();
+    this.#tellDirectory();
     if (this.#outbox.retryAt() === undefined) return new Map();
     const told = await this.#outbox.tell();
     this.#schedule();
@@ -612,7 +634,8 @@ export class Account extends DurableObject<Env> {
 
   /** Sets the alarm to when something is next to be told or to be thrown away. Synchronous, so that it goes with the write. */
   #schedule(): void {
-    const owed = [this.#outbox.retryAt(), this.#audit.retryAt(), this.#releaseAt()].filter((at) => at !== undefined);
+    const outboxes = [this.#outbox, this.#audit, this.#notice].map((outbox) => outbox.retryAt());
+    const owed = [...outboxes, this.#releaseAt()].filter((at) => at !== undefined);
     const firstOver = this.#sessions.firstOver();
     const sweepAt = firstOver === undefined ? undefined : (firstOver + this.#afterlifeSeconds() + 1) * 1000;
     const next = owed.length > 0 ? Math.min(...owed) : sweepAt;
@@ -675,6 +698,10 @@ export class Account extends DurableObject<Env> {
     if (session === undefined || !isLive(session, Date.now())) {
       throw new Refusal("session_revoked", { detail: "the session is over" });
     }
+  }
+
+  #demandAdministrable({ method, scope }: Session): void {
+    demandAdministrable(method, effectiveScope(this.#demandRow().scope, scope));
   }
 
   #opened(session: Session, token: RefreshToken): OpenedSession {

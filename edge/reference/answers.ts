@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { REFUSALS, type RefusalCode } from "#contract/refusal";
 import { AUDIT_TYPES } from "../audit/audit.ts";
-import { ADMIN_SCOPES } from "../clients/client.ts";
+import { ADMIN_SCOPES } from "../clients/admin-scope.ts";
 
 const seconds = z.int().describe("Seconds since the epoch.");
 const milliseconds = z.int().describe("Milliseconds since the epoch.");
@@ -67,9 +67,17 @@ export const account = z.object({
   sessions: z.array(session),
   revocation: text.optional(),
 });
+export const accountPage = z.object({
+  accounts: z.array(
+    account
+      .pick({ sub: true, login: true, tid: true, disabled: true, disabled_until: true })
+      .extend({ created_at: seconds.optional().describe("Absent where it was made before this was kept.") }),
+  ),
+  next: text.optional().describe("The `after` of the next page."),
+});
 export const deletedAccount = z.object({ revocation: text });
 
-const actor = z.object({ kind: z.enum(["user", "admin", "client", "system"]), id: text });
+const actor = z.object({ kind: z.enum(["user", "admin", "client", "account", "system"]), id: text });
 const target = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("token"), jti: text }),
   z.object({ kind: z.literal("session"), sid: text }),
@@ -98,6 +106,8 @@ const receipt = z.object({
   target: target.optional(),
   reason: text,
   actor: actor.optional(),
+  request: text.optional().describe("`X-Request-Id` of the call that it was decided in."),
+  batch: text.optional().describe("The bulk revocation that it is a part of."),
   code: z.enum(["token_revoked", "session_revoked", "refresh_reused"]),
   mode: z.enum(["disconnect", "reauthenticate"]),
   margin: z.int().optional(),
@@ -114,6 +124,8 @@ const receipt = z.object({
 const bulkReceipt = z.object({
   id: text,
   reason: text,
+  actor: actor.optional(),
+  request: text.optional(),
   created_at: milliseconds,
   state: z.enum(["pending", "decided", "delivered", "enforced"]),
   users: z.int(),
@@ -138,6 +150,10 @@ const rehearsal = z.object({
 });
 export const revocation = { accepted: receipt, rehearsed: rehearsal, bulk: bulkReceipt };
 export const anyReceipt = z.union([receipt, bulkReceipt]);
+export const receiptPage = z.object({
+  receipts: z.array(z.union([receipt.omit({ proof: true }), bulkReceipt])),
+  next: text.optional().describe("The `after` of the next page."),
+});
 
 export const feedPage = text.describe("A JWT `typ: revocations+jwt`, signed for the cluster that asks.");
 
@@ -150,6 +166,16 @@ export const client = z.object({
   disabled: z.boolean(),
   created_at: milliseconds,
   client_secret: text.optional().describe("Shown once, when the client is made."),
+});
+
+export const principal = z.object({
+  kind: z.enum(["root", "client", "account"]),
+  id: text.describe("`root`, a client_id or a sub."),
+  scopes: z.array(z.enum(ADMIN_SCOPES)),
+  tid: text.optional().describe("The one tenant that it reaches."),
+  name: text.optional().describe("Of a client."),
+  login: text.optional().describe("Of an account."),
+  sid: text.optional().describe("Of an account: the session that the token is of."),
 });
 
 export const key = z.object({

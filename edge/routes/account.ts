@@ -6,9 +6,17 @@ import { networkOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
 import { cutoffFor } from "../revocations/cutoffs.ts";
 import type { Order } from "../revocations/revocation-log.ts";
-import { actOfAdministrator, demandAdministrator, demandTenant, type Principal } from "./administrator.ts";
+import {
+  actOfAdministrator,
+  demandAdministrator,
+  demandGivable,
+  demandTenant,
+  type Principal,
+} from "./administrator.ts";
+import { bearerSession } from "./bearer.ts";
 import { demandTrustedOrigin } from "./browser.ts";
-import { actOf, bearerSession, device, loginName, password, recordingFailure, signedIn } from "./login.ts";
+import { directoryQuery, searchDirectory } from "./directory.ts";
+import { actOf, device, loginName, password, recordingFailure, signedIn } from "./login.ts";
 import { name, reason, scope, subject } from "./names.ts";
 import { type Exchange, pathPart, readBody, readQuery } from "./request.ts";
 
@@ -31,8 +39,12 @@ export const accountBody = z.strictObject({
   ...details,
 });
 
-/** Either the login name, or both of the others. */
-export const accountQuery = z.strictObject({ login: loginName.optional(), ...identity.partial().shape });
+/** One account by its login name, or by issuer and subject; else those in the directory. */
+export const accountQuery = z.strictObject({
+  login: loginName.optional(),
+  ...identity.partial().shape,
+  ...directoryQuery.partial().shape,
+});
 
 export const accountChangeBody = z
   .strictObject({
@@ -78,6 +90,7 @@ export async function createAccount(c: Exchange): Promise<Response> {
   const principal = await demandAdministrator(c, "accounts:write");
   const { login, password, link, sub: wanted, tid = principal.tid, scope } = await readBody(c, accountBody);
   demandTenant(principal, tid ?? null);
+  demandGivable(principal, scope);
   const account = { sub: wanted, tid: tid ?? null, scope: scope ?? null };
   const by = actOfAdministrator(c, principal);
   const made = (sub: string) => {
@@ -94,17 +107,20 @@ export async function createAccount(c: Exchange): Promise<Response> {
   throw malformed("login", "login and password, or link");
 }
 
-/** `GET /admin/accounts?login=`, or `?issuer=&subject=` */
-export async function findAccount(c: Exchange): Promise<Response> {
+/** `GET /admin/accounts?login=`, or `?issuer=&subject=`: that one; else those whose names begin with `query`. */
+export async function findAccounts(c: Exchange): Promise<Response> {
   const principal = await demandAdministrator(c, "accounts:read");
-  const { login, issuer, subject } = readQuery(c, accountQuery);
-  if (login !== undefined && issuer === undefined && subject === undefined) {
+  const { login, issuer, subject, ...search } = readQuery(c, accountQuery);
+  const exact = [login, issuer, subject].filter((each) => each !== undefined);
+  if (exact.length === 0) return await searchDirectory(c, principal, search);
+  const isSearch = Object.keys(search).length > 0;
+  if (login !== undefined && exact.length === 1 && !isSearch) {
     return await account(c, principal, await ask(c.env.CREDENTIAL.getByName(login).subject()));
   }
-  if (login === undefined && issuer !== undefined && subject !== undefined) {
+  if (issuer !== undefined && subject !== undefined && exact.length === 2 && !isSearch) {
     return await account(c, principal, await ask(c.env.LINK.getByName(linkName({ issuer, subject })).subject()));
   }
-  throw malformed("login", "login, or issuer and subject");
+  throw malformed("login", "login, or issuer and subject, or none of them");
 }
 
 /** `GET /admin/accounts/:sub` */
@@ -118,6 +134,7 @@ export async function changeAccount(c: Exchange): Promise<Response> {
   const principal = await demandAdministrator(c, "accounts:write");
   const sub = subjectInPath(c);
   const { reason, ...change } = await readBody(c, accountChangeBody);
+  demandGivable(principal, change.scope);
   if (change.until !== undefined && change.until * 1000 <= Date.now()) {
     throw malformed("until", "must be in the future");
   }
@@ -141,13 +158,14 @@ export async function openSession(c: Exchange): Promise<Response> {
   if (create !== undefined) {
     const tid = create.tid ?? principal.tid ?? null;
     demandTenant(principal, tid);
+    demandGivable(principal, create.scope);
     const owner = { sub, login: null, tid, scope: create.scope ?? null };
     await ask(object.ensure(owner, actOfAdministrator(c, principal)));
   }
   const network = address === undefined ? undefined : networkOf(address, 24, 48);
   const origin = { ...(network && { address: network }), ...(user_agent && { user_agent }) };
   const opened = await ask(object.open({ method: "backend", device, scope, origin, tenant: principal.tid }));
-  return await signedIn(c, opened, false, actOfAdministrator(c, principal));
+  return await signedIn(c, opened, { inCookie: false }, actOfAdministrator(c, principal));
 }
 
 async function account(c: Exchange, principal: Principal, sub: string, revocation?: string): Promise<Response> {

@@ -159,6 +159,10 @@ test("an account of version 1 keeps its people, its sessions and what it had not
     reason: "decided by version 1",
   };
   await takeBack(account(person.sub), ACCOUNT);
+  await runInDurableObject(env.DIRECTORY.getByName("directory"), (_, { storage: { sql } }) => {
+    // There was none then.
+    for (const table of ["accounts", "names"]) sql.exec(`DELETE FROM ${table} WHERE sub = ?`, person.sub);
+  });
   await runInDurableObject(account(person.sub), (_, { storage }) => {
     expect(storage.kv.get("schema")).toBeGreaterThan(1);
     storage.sql.exec("INSERT INTO outbox (id, draft, attempts) VALUES (?, ?, 0)", untold.id, JSON.stringify(untold));
@@ -183,6 +187,9 @@ test("an account of version 1 keeps its people, its sessions and what it had not
   });
   await runDurableObjectAlarm(account(person.sub));
   expect(await receipt(untold.id)).toMatchObject({ reason: untold.reason });
+  // Of when it was made nothing is known.
+  const found = await ok(await call("GET", `/admin/accounts?query=${person.sub}`, undefined, ADMIN));
+  expect(found).toEqual({ accounts: [{ sub: person.sub, login: person.login, tid: "acme", disabled: false }] });
   const { id } = await revoke({ kind: "user", sub: person.sub });
   expect((await receipt(id)).target).toEqual({ kind: "user", sub: person.sub, generation: 1 });
 });
@@ -221,6 +228,24 @@ test("a revocation log of version 1 keeps its order, its cutoffs and its receipt
   const after = await revoke({ kind: "user", sub: person.sub });
   expect(after.seq).toBe(lastSeq + 1);
   expect(await versionOf(revocationLog())).toBeGreaterThan(1);
+});
+
+test("the receipts of a revocation log of version 3 are listed, by person, and a bulk revocation once", async () => {
+  const tid = crypto.randomUUID();
+  const [person, other] = [await newPerson({ tid }), await newPerson({ tid })];
+  const { sid } = await login(person);
+  const session = await revoke({ kind: "session", sid });
+  const body = { users: [person.sub, other.sub], reason: "a breach" };
+  const bulk = await ok<{ id: string }>(await post("/admin/revocations/bulk", body, ADMIN));
+  await until(async () => expect(await receipt(bulk.id)).toMatchObject({ remaining: 0 }));
+  await takeBack(revocationLog(), REVOCATION_LOG_3, "", 3);
+  const listed = async (query: string) => {
+    const page = await call("GET", `/admin/revocations?${query}`, undefined, ADMIN);
+    return (await ok<{ receipts: { id: string; batch?: string }[] }>(page)).receipts;
+  };
+  expect(await listed(`tid=${tid}`)).toMatchObject([{ id: bulk.id }, { id: session.id }]);
+  expect(await listed(`sub=${person.sub}`)).toMatchObject([{ batch: bulk.id }, { id: session.id }]);
+  expect(await listed(`batch=${bulk.id}`)).toHaveLength(2);
 });
 
 test("a revocation log of version 3 brings what was undelivered, collects what lives, and lets rest what is over", async () => {

@@ -97,6 +97,10 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
   "POST /admin/sessions": async () => admin({ body: { sub: (await newPerson()).sub, device: "a phone" } }),
   "POST /admin/revocations": async () =>
     admin({ body: { target: { kind: "user", sub: (await newPerson()).sub }, reason: "x" } }),
+  "GET /admin/revocations": async () => {
+    await ok(await post("/admin/revocations", { target: { kind: "token", jti: "x" }, reason: "x" }, ADMIN));
+    return admin({ path: "/admin/revocations?limit=5" });
+  },
   "POST /admin/revocations/bulk": async () => admin({ body: { users: [(await newPerson()).sub], reason: "x" } }),
   "GET /admin/revocations/:id": async () => {
     const body = { target: { kind: "token", jti: "x" }, reason: "x" };
@@ -107,6 +111,7 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
   "GET /admin/clients/:client_id": aClient,
   "PATCH /admin/clients/:client_id": async () => ({ ...(await aClient()), body: { disabled: true } }),
   "DELETE /admin/clients/:client_id": aClient,
+  "GET /admin/me": async () => admin({}),
   "GET /admin/audit": async () => admin({ path: "/admin/audit?limit=5" }),
   "GET /admin/audit/verify": async () => admin({}),
   "GET /admin/keys": async () => admin({}),
