@@ -56,7 +56,7 @@ export async function stampedManifests(image: string): Promise<string> {
   deployment.setIn(["spec", "template", "spec", "containers", 0, "image"], image);
   const stamp = createHash("sha256").update(settings).digest("hex").slice(0, 16);
   deployment.setIn(["spec", "template", "metadata", "annotations", "keycard/settings"], stamp);
-  return documents.map(String).join("---\n");
+  return documents.map((document) => JSON.stringify(document.toJS())).join("\n---\n");
 }
 
 /** How to go back to what ran before. */

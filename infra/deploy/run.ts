@@ -61,7 +61,9 @@ async function deploy(options: DeployOptions): Promise<void> {
   console.log(`\nDeployed. To go back: ${rollback(options)}.`);
 }
 
-const choicesOf = ({ env, realtime, image, context }: DeployOptions) => ({ env, realtime, image, context });
+function choicesOf({ env, realtime, image, context }: DeployOptions): object {
+  return { env, realtime, image, context };
+}
 
 function tell(steps: readonly Step[]): void {
   for (const [index, { name, why, commands }] of steps.entries()) {

@@ -2,25 +2,54 @@
  * `npm run deploy` in a checkout of its own, whose settings somebody has filled in. What needs an account, an engine or a cluster (wrangler, docker,
  * kubectl) and what takes minutes (npm run check) is a stand-in on PATH that writes down what it was told; everything else is real.
  */
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { chmod, copyFile, cp, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { basename, delimiter, join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { delimiter, join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parseAllDocuments } from "yaml";
 import { readConfig as readEdgeConfig } from "../../edge/config.ts";
 import { readConfig } from "../../realtime/config.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
-const FAKE = join(import.meta.dirname, "..", "support", "fake-program.mjs");
+const FAKE = join(import.meta.dirname, "..", "support", "fake-program.sh");
 const IMAGE = "registry.acme.dev/keycard-realtime:1.2.3";
 const COMPOSE = ["--env", "production", "--realtime", "compose", "--image", IMAGE];
 const KUBERNETES = ["--env", "production", "--realtime", "kubernetes", "--image", IMAGE, "--context", "acme"];
 
+let templates: string;
 let dir: string;
 let checkout: string;
 let fakes: string;
 let vault: string;
+
+/** A checkout as it is cloned, and one in which somebody has put his own addresses in the place of example.com's. */
+beforeAll(async () => {
+  templates = await mkdtemp(join(tmpdir(), "keycard-deploy-"));
+  const cloned = join(templates, "cloned");
+  await mkdir(cloned);
+  for (const name of ["edge", "infra", "package.json", "tsconfig.json", ".gitignore"]) {
+    await cp(join(ROOT, name), join(cloned, name), { recursive: true });
+  }
+  await rm(join(cloned, "infra", "cli"), { recursive: true, force: true });
+  await symlink(join(ROOT, "node_modules"), join(cloned, "node_modules"));
+  const filled = join(templates, "filled");
+  await cp(cloned, filled, { recursive: true, verbatimSymlinks: true });
+  const folder = join(filled, "infra", "deploy");
+  const names = (await readdir(folder, { recursive: true })).filter((name) => /\.(env|yaml)$/.test(name));
+  for (const path of [join(filled, "edge", "wrangler.jsonc"), ...names.map((name) => join(folder, name))]) {
+    await writeFile(path, (await readFile(path, "utf8")).replaceAll("example.com", "acme.dev"));
+  }
+  const git = ["-C", filled, "-c", "user.name=x", "-c", "user.email=x@acme.dev", "-c", "init.defaultBranch=main"];
+  for (const args of [
+    ["init", "-q"],
+    ["add", "-A"],
+    ["commit", "-q", "-m", "ours"],
+  ]) {
+    await promisify(execFile)("git", [...git, ...args]);
+  }
+});
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), "keycard-deploy-"));
@@ -32,30 +61,15 @@ beforeEach(async () => {
     await copyFile(FAKE, join(fakes, name));
     await chmod(join(fakes, name), 0o755);
   }
-  await mkdir(checkout);
-  for (const name of ["edge", "infra", "package.json", "tsconfig.json", ".gitignore"]) {
-    await cp(join(ROOT, name), join(checkout, name), { recursive: true });
-  }
-  await rm(join(checkout, "infra", "cli"), { recursive: true, force: true });
-  await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
+  await take("filled");
 });
 
 afterEach(() => rm(dir, { recursive: true, force: true }));
+afterAll(() => rm(templates, { recursive: true, force: true }));
 
-/** Puts somebody's own addresses in the place of example.com's, and commits. */
-async function fillIn(): Promise<void> {
-  const folder = join(checkout, "infra", "deploy");
-  const names = (await readdir(folder, { recursive: true })).filter((name) => /\.(env|yaml)$/.test(name));
-  for (const path of [join(checkout, "edge", "wrangler.jsonc"), ...names.map((name) => join(folder, name))]) {
-    await writeFile(path, (await readFile(path, "utf8")).replaceAll("example.com", "acme.dev"));
-  }
-  const git = ["-c", "user.name=x", "-c", "user.email=x@acme.dev", "-c", "init.defaultBranch=main"];
-  for (const args of [
-    ["init", "-q"],
-    ["add", "-A"],
-    ["commit", "-q", "-m", "ours"],
-  ])
-    await started("git", [...git, ...args]);
+async function take(template: "cloned" | "filled"): Promise<void> {
+  await rm(checkout, { recursive: true, force: true });
+  await cp(join(templates, template), checkout, { recursive: true, verbatimSymlinks: true });
 }
 
 interface Ended {
@@ -85,11 +99,10 @@ const deploy = (...args: string[]) =>
   });
 
 interface Call {
-  readonly name: string;
-  readonly args: readonly string[];
-  readonly input?: string;
-  readonly KEYCARD_IMAGE?: string;
-  readonly KEYCARD_SECRETS?: string;
+  readonly words: readonly string[];
+  readonly input: string;
+  readonly image: string;
+  readonly secrets: string;
 }
 
 /** What the stand-ins were told since the last time. */
@@ -98,12 +111,15 @@ async function calls(): Promise<readonly Call[]> {
   const text = await readFile(path, "utf8").catch(() => "");
   await rm(path, { force: true });
   return text
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line) as Call);
+    .split("\u001d")
+    .slice(0, -1)
+    .map((call) => {
+      const [words = "", input = "", image = "", secrets = ""] = call.split("\u001e");
+      return { words: words.split("\u001f"), input, image, secrets };
+    });
 }
 
-const typed = (all: readonly Call[]) => all.map(({ name, args }) => [name, ...args].join(" "));
+const typed = (all: readonly Call[]) => all.map(({ words }) => words.join(" "));
 const failAt = (beginning: string) => writeFile(join(fakes, "failing"), beginning);
 const giveCertificate = async () => {
   await mkdir(join(vault, "eu"), { recursive: true });
@@ -115,7 +131,6 @@ const EDGE = "--config edge/wrangler.jsonc --env production";
 
 describe("before anything is touched", () => {
   test("a dry run tells every step and its reason, starts nothing and writes nothing", async () => {
-    await fillIn();
     const { code, said } = await deploy(...COMPOSE, "--dry-run");
     expect(code).toBe(0);
     for (const step of ["1/6 check", "2/6 image", "3/6 edge", "4/6 secrets", "5/6 nodes", "6/6 doctor"])
@@ -127,25 +142,30 @@ describe("before anything is touched", () => {
   });
 
   test("settings that are still the example's, or contradict each other, are named", async () => {
+    await take("cloned");
     const { code, said } = await deploy(...COMPOSE, "--yes");
     expect(code).toBe(1);
     expect(said).toContain("edge/wrangler.jsonc: the environment production still has addresses of example.com.");
     expect(said).toContain("infra/deploy/realtime.env: still has addresses of example.com.");
-    await fillIn();
+    await take("filled");
     const settings = join(checkout, "infra", "deploy", "realtime.env");
     await writeFile(settings, (await readFile(settings, "utf8")).replace("CLUSTER=eu", "CLUSTER=us"));
     expect((await deploy(...COMPOSE, "--yes")).said).toContain("CLUSTER is none of the edge's: eu.");
     expect(await calls()).toEqual([]);
   });
 
-  test.for([
-    [[], "--env is missing, and nobody is here to ask."],
-    [["--env", "nowhere"], "--env: one of staging, production."],
-    [["--env", "production", "--realtime", "compose", "--image", "latest"], "--image: a name and a version"],
-    [["--nonsense"], "Unknown option '--nonsense'"],
-  ] as const)("%s is refused with what is missing", async ([args, why]) => {
-    const { code, said } = await deploy(...args);
-    expect([code, said.includes(why)]).toEqual([1, true]);
+  test("whatever is missing, or is not known, is refused and named", async () => {
+    const refusals: readonly (readonly [string[], string])[] = [
+      [[], "--env is missing, and nobody is here to ask."],
+      [["--env", "nowhere"], "--env: one of staging, production."],
+      [["--env", "production", "--realtime", "compose", "--image", "latest"], "--image: a name and a version"],
+      [["--nonsense"], "Unknown option '--nonsense'"],
+    ];
+    for (const [args, why] of refusals) {
+      const { code, said } = await deploy(...args);
+      expect([code, said]).toEqual([1, expect.stringContaining(why)]);
+    }
+    expect(await calls()).toEqual([]);
   });
 
   test("help tells every option", async () => {
@@ -168,7 +188,6 @@ describe("before anything is touched", () => {
 
 describe("a first deployment to one host", () => {
   test("checks, deploys the edge, puts its secrets, and starts one node after the other", async () => {
-    await fillIn();
     await giveCertificate();
     const { code, said } = await deploy(...COMPOSE, "--yes");
     expect([code, said]).toEqual([0, expect.stringContaining("Deployed.")]);
@@ -183,7 +202,9 @@ describe("a first deployment to one host", () => {
       `wrangler secret put CLUSTER_SECRETS ${EDGE}`,
       ...["redis", "node-1", "node-2", "node-3", "proxy"].map((service) => `${UP} ${service}`),
     ]);
-    const put = Object.fromEntries(all.filter(({ input }) => input).map(({ args, input = "" }) => [args[2], input]));
+    const put = Object.fromEntries(
+      all.filter(({ input }) => input !== "").map(({ words, input }) => [words[3], input]),
+    );
     const edge = readEdgeConfig({
       ISSUER: "https://auth.acme.dev",
       CLUSTERS: '[{"id":"eu","endpoints":["https://x.dev"]}]',
@@ -191,7 +212,7 @@ describe("a first deployment to one host", () => {
     });
     // The nodes are given by files what they take, and what the edge has been told of them.
     const up = all.at(-1);
-    expect([up?.KEYCARD_IMAGE, up?.KEYCARD_SECRETS]).toEqual([IMAGE, join(vault, "eu")]);
+    expect([up?.image, up?.secrets]).toEqual([IMAGE, join(vault, "eu")]);
     const file = (name: string) => join(vault, "eu", name);
     const node = readConfig({
       CLUSTER: "eu",
@@ -217,7 +238,6 @@ describe("a first deployment to one host", () => {
   });
 
   test("keeps its secrets where nobody else gets, each readable to who needs it", async () => {
-    await fillIn();
     await giveCertificate();
     await deploy(...COMPOSE, "--yes");
     const modeOf = async (...path: string[]) => ((await stat(join(vault, ...path))).mode & 0o777).toString(8);
@@ -230,7 +250,6 @@ describe("a first deployment to one host", () => {
   });
 
   test("stops before the nodes when there is no certificate, says where it belongs, and goes on from there", async () => {
-    await fillIn();
     const { code, said } = await deploy(...COMPOSE, "--yes");
     expect(code).toBe(1);
     expect(said).toContain(
@@ -244,7 +263,6 @@ describe("a first deployment to one host", () => {
   });
 
   test("makes no secret when nobody is here to ask and nobody has said yes", async () => {
-    await fillIn();
     const { code, said } = await deploy(...COMPOSE);
     expect([code, said]).toEqual([1, expect.stringContaining("keycard-secret is missing, and nobody is here to ask")]);
     expect(typed(await calls()).filter((line) => line.includes("secret put"))).toEqual([]);
@@ -253,7 +271,6 @@ describe("a first deployment to one host", () => {
 
 describe("a deployment that follows", () => {
   test("puts no secret again, and uses the same ones", async () => {
-    await fillIn();
     await giveCertificate();
     await deploy(...COMPOSE, "--yes");
     const before = await readFile(join(vault, "eu", "cluster-secret"), "utf8");
@@ -266,7 +283,6 @@ describe("a deployment that follows", () => {
   });
 
   test("tells the edge of a cluster that is new, beside those that it had", async () => {
-    await fillIn();
     await giveCertificate();
     await deploy(...COMPOSE, "--yes");
     await calls();
@@ -275,16 +291,15 @@ describe("a deployment that follows", () => {
     const one = String.raw`[{\"id\": \"eu\", \"endpoints\": [\"https://realtime.acme.dev\"]}]`;
     await writeFile(config, (await readFile(config, "utf8")).replace(one, two));
     expect((await deploy(...COMPOSE, "--yes")).code).toBe(0);
-    const put = (await calls()).find(({ args }) => args.includes("CLUSTER_SECRETS"));
+    const put = (await calls()).find(({ words }) => words.includes("CLUSTER_SECRETS"));
     const secrets = JSON.parse(put?.input ?? "{}");
     expect(Object.keys(secrets)).toEqual(["eu", "us"]);
     expect(secrets.eu).toBe((await readFile(join(vault, "eu", "cluster-secret"), "utf8")).trim());
   });
 
   test("of somebody else's machine asks for the cluster's secret instead of making another", async () => {
-    await fillIn();
     await giveCertificate();
-    await writeFile(join(fakes, "secrets.json"), JSON.stringify(["KEYCARD_SECRET", "ADMIN_TOKEN", "CLUSTER_SECRETS"]));
+    await writeFile(join(fakes, "secrets"), "KEYCARD_SECRET\nADMIN_TOKEN\nCLUSTER_SECRETS\n");
     const { code, said } = await deploy(...COMPOSE, "--yes");
     expect([code, said]).toEqual([
       1,
@@ -300,7 +315,6 @@ describe("a step that fails", () => {
     ["wrangler secret list", "secrets"],
     [`${UP} node-2`, "nodes"],
   ] as const)("%s stops it there, and the next run goes on there", async ([beginning, step]) => {
-    await fillIn();
     await giveCertificate();
     await failAt(beginning);
     const { code, said } = await deploy(...COMPOSE, "--yes");
@@ -316,7 +330,6 @@ describe("a step that fails", () => {
   });
 
   test("is done anew from the beginning when anything has changed meanwhile, or it is asked for", async () => {
-    await fillIn();
     await giveCertificate();
     await failAt("wrangler deploy");
     await deploy(...COMPOSE, "--yes");
@@ -334,7 +347,6 @@ describe("a step that fails", () => {
   });
 
   test("says so when a program is not on this machine", async () => {
-    await fillIn();
     await rm(join(fakes, "wrangler"));
     const path = [fakes, "/usr/bin", "/bin"].join(delimiter);
     const script = join(checkout, "infra", "deploy", "run.ts");
@@ -344,10 +356,7 @@ describe("a step that fails", () => {
 });
 
 describe("a deployment to Kubernetes", () => {
-  beforeEach(async () => {
-    await fillIn();
-    await mkdir(join(vault, "eu"), { recursive: true });
-  });
+  beforeEach(() => mkdir(join(vault, "eu"), { recursive: true }));
 
   test("asks where Redis is before it starts any pod", async () => {
     const { code, said } = await deploy(...KUBERNETES, "--yes");
@@ -362,9 +371,9 @@ describe("a deployment to Kubernetes", () => {
       0,
       expect.stringContaining("kubectl --namespace keycard rollout undo deployment/keycard-realtime"),
     ]);
-    const all = (await calls()).filter(({ name }) => name === "kubectl");
-    expect(all.every(({ args }) => args[0] === "--context" && args[1] === "acme")).toBe(true);
-    expect(all.map(({ args }) => args.slice(2).join(" "))).toEqual([
+    const all = (await calls()).filter(({ words }) => words[0] === "kubectl");
+    expect(all.every(({ words }) => words[1] === "--context" && words[2] === "acme")).toBe(true);
+    expect(all.map(({ words }) => words.slice(3).join(" "))).toEqual([
       "apply --filename infra/deploy/kubernetes/namespace.yaml",
       "--namespace keycard get secret keycard-realtime --output name",
       "apply --filename -",
@@ -372,7 +381,7 @@ describe("a deployment to Kubernetes", () => {
       "apply --filename -",
       "--namespace keycard rollout status deployment/keycard-realtime --timeout 15m",
     ]);
-    const [secret, manifests] = all.flatMap(({ input }) => (input === undefined ? [] : [input]));
+    const [secret, manifests] = all.flatMap(({ input }) => (input === "" ? [] : [input]));
     const { metadata, stringData } = JSON.parse(secret ?? "{}");
     expect(metadata).toEqual({ name: "keycard-realtime", namespace: "keycard" });
     const node = readConfig({
@@ -402,11 +411,11 @@ describe("a deployment to Kubernetes", () => {
     await writeFile(join(fakes, "has-secret"), "");
     await writeFile(join(vault, "eu", "redis-url"), "rediss://keycard:hunter2@redis.acme.dev:6379");
     const stampOf = async () => {
-      const inputs = (await calls()).flatMap(({ name, input }) =>
-        name === "kubectl" && input !== undefined ? [input] : [],
+      const inputs = (await calls()).flatMap(({ words, input }) =>
+        words[0] === "kubectl" && input !== "" ? [input] : [],
       );
       expect(inputs).toHaveLength(1);
-      return /keycard\/settings: "?(\w+)/.exec(inputs[0] ?? "")?.[1];
+      return /"keycard\/settings":"(\w+)"/.exec(inputs[0] ?? "")?.[1];
     };
     await deploy(...KUBERNETES, "--yes");
     const before = await stampOf();
@@ -419,10 +428,9 @@ describe("a deployment to Kubernetes", () => {
 
 describe("where the nodes run by hand", () => {
   test("it deploys the edge, and says what to run", async () => {
-    await fillIn();
     const { code, said } = await deploy("--env", "production", "--realtime", "by-hand", "--yes");
     expect(code).toBe(0);
     expect(said).toContain("node realtime/main.ts");
-    expect(new Set((await calls()).map(({ name }) => basename(name)))).toEqual(new Set(["npm", "wrangler"]));
+    expect(new Set((await calls()).map(({ words }) => words[0]))).toEqual(new Set(["npm", "wrangler"]));
   });
 });
