@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import {
   PEER,
   SENTINEL_PASSWORD,
@@ -61,6 +61,29 @@ describe("with sentinels", () => {
     links.connect();
     await until("it is said", () => told.includes("Error: the sentinels know no master of this name"));
     links.disconnect();
+  });
+
+  it("one that is dead is counted and told, once, and nothing is printed as unhandled", async () => {
+    const printed = vi.spyOn(console, "error").mockImplementation(() => undefined);
+    const [dead] = set.sentinels;
+    await dead?.kill("SIGKILL");
+    try {
+      const node = await cluster.startNode();
+      await node.door.ready();
+      const lost = async () => {
+        const text = await (await fetch(`${node.url}/metrics`)).text();
+        const line = /^keycard_redis_connections_total\{connection="sentinel",outcome="lost".*\} (\d+)$/m;
+        return Number(line.exec(text)?.[1]);
+      };
+      // The failover detectors of the log's two links and of the adapter's two.
+      await until("each link has looked for it", async () => (await lost()) >= 4);
+      expect(node.lines.filter((line) => line.includes("a sentinel cannot be reached"))).toHaveLength(1);
+      expect(printed.mock.calls).toEqual([]);
+      await node.stop();
+    } finally {
+      printed.mockRestore();
+      await dead?.restart();
+    }
   });
 
   it("a revocation closes its sockets on every node", async () => {

@@ -6,6 +6,7 @@ import { until } from "../../infra/until.ts";
 import { linkTo } from "../support/link.ts";
 import {
   CLUSTER,
+  CLUSTER_SECRET,
   connected,
   revocationOf,
   startCluster,
@@ -325,6 +326,22 @@ describe("writing to Redis", () => {
     await until("it is in the log", () =>
       one().lines.some((line) => line.includes("somebody who is not trusted wrote to Redis")),
     );
+    redis.disconnect();
+  });
+});
+
+describe("reading Redis", () => {
+  it("shows no token and no secret, whatever is done meanwhile", async () => {
+    const redis = new Redis(cluster.redis.url);
+    const seen: string[] = [];
+    const monitor = await redis.monitor();
+    monitor.on("monitor", (_time, args: readonly string[]) => seen.push(args.join(" ")));
+    const { token } = await everywhere({ sid: "u_watched.a" });
+    await cluster.revoke(one(), [{ kind: "session", sid: "u_watched.a" }]);
+    await until("the revocation was seen", () => seen.some((line) => line.includes("{keycard}:receipt:")));
+    const all = seen.join("\n");
+    for (const secret of [token, token.split(".")[2] ?? token, CLUSTER_SECRET]) expect(all).not.toContain(secret);
+    monitor.disconnect();
     redis.disconnect();
   });
 });
