@@ -220,7 +220,7 @@ describe("the internet", () => {
     expect((await push("garbage")).status).toBe(400);
   });
 
-  test.for(["/events", "/receipts", "/rehearsals"])(
+  test.for(["/events", "/receipts", "/rehearsals", "/nodes"])(
     "can only POST to %s, and no more than a node would read",
     async (path) => {
       expect((await ask(path)).status).toBe(405);

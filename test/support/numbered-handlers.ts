@@ -2,9 +2,9 @@
  * An app that numbers what it says. A process beside the nodes publishes 1, 2, 3 … through the Redis adapter; each node passes a number on to its
  * own sockets, tells a newcomer the last one that it passed on, and notes the last one that it passed on to a socket before it said goodbye.
  */
-import { createAdapter } from "@socket.io/redis-adapter";
 import { Redis } from "ioredis";
 import { Server } from "socket.io";
+import { createAppAdapter } from "../../realtime/app-adapter.ts";
 import type { Handlers } from "../../realtime/server.ts";
 
 const EVERY_MS = 10;
@@ -31,19 +31,42 @@ const numberedHandlers: Handlers = (io) => {
 
 export default numberedHandlers;
 
-/** The process beside the nodes: an app server that has no sockets of its own. @returns how to stop it */
-export function publishNumbers(redisUrl: string): () => void {
-  const redis = new Redis(redisUrl);
-  const hearing = redis.duplicate();
-  const io = new Server({ adapter: createAdapter(redis, hearing) });
+export interface Publisher {
+  /** The last number. */
+  readonly published: number;
+  /** Goes on with another secret of the cluster. Whoever calls this sees to it that everybody has heard the last number. */
+  sealWith(secret: string): Promise<void>;
+  stop(): void;
+}
+
+/** The process beside the nodes: an app server that has no sockets of its own, and speaks as the nodes do. */
+export async function publishNumbers(redisUrl: string, secret: string): Promise<Publisher> {
   let published = 0;
-  const publishing = setInterval(() => {
-    published += 1;
-    io.serverSideEmit("number", published);
-  }, EVERY_MS);
+  let stop = await publishOver(redisUrl, secret, () => ++published);
+  return {
+    get published() {
+      return published;
+    },
+    async sealWith(other) {
+      stop();
+      stop = await publishOver(redisUrl, other, () => ++published);
+    },
+    stop: () => stop(),
+  };
+}
+
+async function publishOver(redisUrl: string, secret: string, next: () => number): Promise<() => void> {
+  const client = new Redis(redisUrl, { lazyConnect: true });
+  const { adapter, disconnect } = await createAppAdapter(client, {
+    secrets: [secret],
+    onForged() {},
+    onProblem() {},
+    onBack() {},
+  });
+  const io = new Server({ adapter });
+  const publishing = setInterval(() => io.serverSideEmit("number", next()), EVERY_MS);
   return () => {
     clearInterval(publishing);
-    redis.disconnect();
-    hearing.disconnect();
+    disconnect();
   };
 }

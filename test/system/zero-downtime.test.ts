@@ -22,7 +22,7 @@ import {
   participate,
   tokensOf,
 } from "../support/load.ts";
-import { type Goodbye, publishNumbers } from "../support/numbered-handlers.ts";
+import { type Goodbye, type Publisher, publishNumbers } from "../support/numbered-handlers.ts";
 import { startTestStack, type TestStack } from "../support/test-stack.ts";
 
 const NODES = ["node-1", "node-2", "node-3"] as const;
@@ -33,7 +33,7 @@ let system: TestStack;
 let proxy: RunningProxy;
 let participants: readonly Participant[];
 let knocking: Knocking;
-let stopPublishing: () => void;
+let publisher: Publisher;
 let secret: string;
 let people = 0;
 
@@ -55,7 +55,7 @@ beforeAll(async () => {
   const nodes = system.stack.nodes.map((node) => new URL(node.url).host);
   await reserved.release();
   proxy = await startProxy({ binary: await obtainHaproxy(), nodes, port: reserved.port });
-  stopPublishing = publishNumbers(system.stack.redisUrl);
+  publisher = await publishNumbers(system.stack.redisUrl, secret);
   knocking = keepKnocking(proxy.url);
   participants = (
     await Promise.all(
@@ -71,7 +71,7 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const { socket } of participants ?? []) socket.disconnect();
   await knocking?.stop();
-  stopPublishing?.();
+  publisher?.stop();
   await proxy?.stop();
   await system?.stop();
 });
@@ -112,6 +112,13 @@ async function everybodyHears(): Promise<void> {
   await until("everybody hears the app", () =>
     participants.every((each) => each.socket.connected && lastOf(each) > newest),
   );
+}
+
+/** The app's own process takes the secret that every node believes by now. */
+async function publishWith(other: string): Promise<void> {
+  const hold = publisher.published;
+  await publisher.sealWith(other);
+  await until("everybody has heard what came before", () => participants.every((each) => lastOf(each) > hold));
 }
 
 /** Each after the other, as an orchestrator does: the next when the one before is ready and the proxy sends people there. */
@@ -239,6 +246,7 @@ describe("while people are there", () => {
       const thrown = await revokingDuring(() => roll({ CLUSTER_SECRET: secrets }));
       await expectRolled(before, 1);
       await expectAllEnforced(thrown);
+      if (secrets !== next) await publishWith(next);
     }
     await system.stack.restart("edge", { CLUSTER_SECRETS: JSON.stringify({ [CLUSTER]: next }) });
     const ignored = system.lines.filter((line) => line.includes("somebody who is not trusted wrote to Redis"));
