@@ -36,6 +36,7 @@ import { listKeys, rotateKeys } from "./routes/keys.ts";
 import { endSession, healthz, jwks, listSessions, login, logout, refresh } from "./routes/login.ts";
 import { authorizationServer } from "./routes/metadata.ts";
 import { introspectToken, issueToken, oauthRefused, revokeToken } from "./routes/oauth.ts";
+import { listRevocations } from "./routes/receipt-list.ts";
 import { docs, openApi } from "./routes/reference.ts";
 import type { Exchange, Keycard } from "./routes/request.ts";
 import { revoke, revokeInBulk, showRevocation } from "./routes/revocation.ts";
@@ -76,7 +77,7 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/admin/accounts", { GET: findAccount, POST: createAccount }],
   ["/admin/accounts/:sub", { GET: showAccount, PATCH: changeAccount, DELETE: deleteAccount }],
   ["/admin/sessions", { POST: openSession }],
-  ["/admin/revocations", { POST: revoke }],
+  ["/admin/revocations", { GET: listRevocations, POST: revoke }],
   ["/admin/revocations/bulk", { POST: revokeInBulk }],
   ["/admin/revocations/:id", { GET: showRevocation }],
   ["/admin/clients", { POST: createClient }],

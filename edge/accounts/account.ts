@@ -16,7 +16,7 @@ import type { Grant } from "../keys/issuer.ts";
 import { logFailure } from "../log.ts";
 import { hasSchema, migrate, migrateExisting } from "../migrations.ts";
 import { answer, ask, type Outcome } from "../outcome.ts";
-import type { Decision, RevocationDraft } from "../revocations/event-table.ts";
+import { type Decision, decidedBy, type RevocationDraft } from "../revocations/event-table.ts";
 import { Outbox } from "../revocations/outbox.ts";
 import { type Order, REVOCATION_LOG_NAME } from "../revocations/revocation-log.ts";
 import {
@@ -488,7 +488,11 @@ export class Account extends DurableObject<Env> {
   #endSessions(sessions: readonly Session[], reason: string, now: number, by: Act | undefined): void {
     if (sessions.length === 0) return;
     const targets = sessions.map(({ sid }): RevocationTarget => ({ kind: "session", sid }));
-    const draft = this.#draft(targets, "session_revoked", { id: newRevocationId(), reason }, now);
+    const order = { id: newRevocationId(), reason };
+    const draft = {
+      ...this.#draft(targets, "session_revoked", order, now),
+      ...(by?.request && { request: by.request }),
+    };
     const [only, ...more] = sessions;
     const sid = more.length === 0 ? only?.sid : undefined;
     this.ctx.storage.transactionSync(() => {
@@ -546,7 +550,7 @@ export class Account extends DurableObject<Env> {
       ...manner,
       ...(tid === null ? {} : { tid }),
       ...(batch === undefined ? {} : { batch }),
-      ...(order.by === undefined ? {} : { actor: order.by.actor }),
+      ...(order.by === undefined ? {} : decidedBy(order.by)),
     };
   }
 

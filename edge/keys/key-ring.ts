@@ -17,13 +17,13 @@ import type { JSONWebKeySet, JWK } from "jose";
 import type { SignatureAlgorithm } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
 import type { RevocationTarget } from "#contract/revocation";
-import { AUDIT_OUTBOX_SCHEMA, type AuditActor, AuditOutbox, SYSTEM } from "../audit/audit.ts";
+import { type Act, AUDIT_OUTBOX_SCHEMA, AuditOutbox, SYSTEM } from "../audit/audit.ts";
 import { readConfig } from "../config.ts";
 import { newRevocationId } from "../identifiers.ts";
 import { logFailure } from "../log.ts";
 import { migrate } from "../migrations.ts";
 import { answer, ask, type Outcome } from "../outcome.ts";
-import type { RevocationDraft } from "../revocations/event-table.ts";
+import { decidedBy, type RevocationDraft } from "../revocations/event-table.ts";
 import { OUTBOX_SCHEMA, Outbox } from "../revocations/outbox.ts";
 import { REVOCATION_LOG_NAME } from "../revocations/revocation-log.ts";
 import { secretName } from "../subkeys.ts";
@@ -102,8 +102,8 @@ export interface KeySummary {
   readonly reason?: string;
 }
 
-/** What an administrator wants of a line of keys. */
-export interface RotationOrder {
+/** What an administrator wants of a line of keys, and who that is. */
+export interface RotationOrder extends Act {
   readonly purpose: KeyPurpose;
   readonly alg: SignatureAlgorithm;
   /** At once, and what the old one signed is dead; or in good order, as soon as the next one is known everywhere. */
@@ -111,7 +111,6 @@ export interface RotationOrder {
   /** The key that is to be retired; the current one of its line unless it is said. */
   readonly kid?: string | undefined;
   readonly reason: string;
-  readonly actor: AuditActor;
 }
 
 export interface RotationResult {
@@ -214,7 +213,7 @@ export class KeyRing extends DurableObject<Env> {
     if (meanwhile !== undefined) return meanwhile;
     const now = Date.now();
     this.ctx.storage.transactionSync(() => {
-      this.#store(made, SYSTEM, now);
+      this.#store(made, { actor: SYSTEM }, now);
     });
     this.#tellSoon();
     return this.#row(made.key.kid);
@@ -229,18 +228,19 @@ export class KeyRing extends DurableObject<Env> {
         continue;
       }
       const next = this.#nextRow(row);
-      if (next === undefined && this.#rotatesAt(row) - PUBLISHED_AHEAD_MS <= now) await this.#prepare(row, SYSTEM);
+      if (next === undefined && this.#rotatesAt(row) - PUBLISHED_AHEAD_MS <= now)
+        await this.#prepare(row, { actor: SYSTEM });
       else if (next !== undefined && this.#takesOverAt(row, next) <= now) this.#takeOver(row, next, now);
     }
     this.#sql("DELETE FROM keys WHERE gone_at < ?", now - LISTED_MS);
   }
 
   /** Publishes the key that will sign next. */
-  async #prepare(line: Line, actor: AuditActor): Promise<void> {
+  async #prepare(line: Line, by: Act): Promise<void> {
     const made = await this.#make(line);
     if (this.#nextRow(line) !== undefined || this.#currentRow(line) === undefined) return;
     this.ctx.storage.transactionSync(() => {
-      this.#store(made, actor, null);
+      this.#store(made, by, null);
     });
   }
 
@@ -264,15 +264,15 @@ export class KeyRing extends DurableObject<Env> {
   /** In good order, but now: the next key is published if it is not yet, and takes over as soon as it is known everywhere. */
   async #hurry(order: RotationOrder): Promise<void> {
     const now = Date.now();
-    await this.#prepare(order, order.actor);
+    await this.#prepare(order, actOf(order));
     const current = this.#currentRow(order);
     const next = this.#nextRow(order);
     if (current === undefined || next === undefined) throw new Refusal("conflict", { detail: "the keys changed" });
     this.ctx.storage.transactionSync(() => {
       const rotateAt = Math.max(now, next.created_at + PUBLISHED_AHEAD_MS);
       this.#sql("UPDATE keys SET rotate_at = MIN(?1, COALESCE(rotate_at, ?1)) WHERE kid = ?2", rotateAt, current.kid);
-      const { actor, reason } = order;
-      this.#audit.add({ type: "key_rotated", actor, kid: current.kid, reason: `as soon as may be: ${reason}` });
+      const reason = `as soon as may be: ${order.reason}`;
+      this.#audit.add({ type: "key_rotated", ...actOf(order), kid: current.kid, reason });
     });
     this.#tellSoon();
   }
@@ -297,7 +297,7 @@ export class KeyRing extends DurableObject<Env> {
   }
 
   async #end(
-    { reason, actor }: RotationOrder,
+    order: RotationOrder,
     retired: readonly KeyRow[],
     successor: MadeKey | undefined,
     now: number,
@@ -305,14 +305,16 @@ export class KeyRing extends DurableObject<Env> {
     const targets = retired.map(({ kid }): RevocationTarget => ({ kind: "key", kid }));
     const expires_at = Math.floor(now / SECOND_MS) + REMEMBERED_SECONDS;
     const id = newRevocationId();
-    const draft: RevocationDraft = { id, targets, code: "token_revoked", decided_at: now, expires_at, reason, actor };
+    const { reason } = order;
+    const said = { id, targets, code: "token_revoked", decided_at: now, expires_at, reason } as const;
+    const draft: RevocationDraft = { ...said, ...decidedBy(order) };
     this.ctx.storage.transactionSync(() => {
       for (const { kid } of retired) {
         const end = "UPDATE keys SET wrapped = '', retiring_at = ?1, gone_at = ?1, reason = ?2 WHERE kid = ?3";
         this.#sql(end, now, reason, kid);
-        this.#audit.add({ type: "key_retired", actor, kid, revocation: id, reason });
+        this.#audit.add({ type: "key_retired", ...actOf(order), kid, revocation: id, reason });
       }
-      if (successor !== undefined) this.#store(successor, actor, now);
+      if (successor !== undefined) this.#store(successor, actOf(order), now);
       this.#outbox.add(draft);
     });
     this.#schedule();
@@ -419,7 +421,7 @@ export class KeyRing extends DurableObject<Env> {
   }
 
   /** @param currentAt since when it signs; null for the one that will sign next */
-  #store({ line, publicJwk, key }: MadeKey, actor: AuditActor, currentAt: number | null): void {
+  #store({ line, publicJwk, key }: MadeKey, by: Act, currentAt: number | null): void {
     this.#sql(
       `INSERT INTO keys (kid, alg, purpose, public_jwk, wrapped, wrapped_by, created_at, current_at)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -432,7 +434,7 @@ export class KeyRing extends DurableObject<Env> {
       currentAt ?? Date.now(),
       currentAt,
     );
-    this.#audit.add({ type: "key_created", actor, kid: key.kid, reason: nameOf(line) });
+    this.#audit.add({ type: "key_created", ...by, kid: key.kid, reason: nameOf(line) });
   }
 
   #sql<T extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): T[] {
@@ -444,6 +446,10 @@ function stateOf({ current_at, retiring_at, gone_at }: KeyRow, now: number): Key
   if (gone_at !== null && gone_at <= now) return "gone";
   if (retiring_at !== null) return "retiring";
   return current_at === null ? "next" : "current";
+}
+
+function actOf({ actor, from, request }: RotationOrder): Act {
+  return { actor, from, request };
 }
 
 function wrappedKey({ kid, alg, wrapped, wrapped_by }: KeyRow): WrappedKey {

@@ -98,6 +98,8 @@ const receipt = z.object({
   target: target.optional(),
   reason: text,
   actor: actor.optional(),
+  request: text.optional().describe("`X-Request-Id` of the call that it was decided in."),
+  batch: text.optional().describe("The bulk revocation that it is a part of."),
   code: z.enum(["token_revoked", "session_revoked", "refresh_reused"]),
   mode: z.enum(["disconnect", "reauthenticate"]),
   margin: z.int().optional(),
@@ -114,6 +116,8 @@ const receipt = z.object({
 const bulkReceipt = z.object({
   id: text,
   reason: text,
+  actor: actor.optional(),
+  request: text.optional(),
   created_at: milliseconds,
   state: z.enum(["pending", "decided", "delivered", "enforced"]),
   users: z.int(),
@@ -138,6 +142,10 @@ const rehearsal = z.object({
 });
 export const revocation = { accepted: receipt, rehearsed: rehearsal, bulk: bulkReceipt };
 export const anyReceipt = z.union([receipt, bulkReceipt]);
+export const receiptPage = z.object({
+  receipts: z.array(z.union([receipt.omit({ proof: true }), bulkReceipt])),
+  next: text.optional().describe("The `after` of the next page."),
+});
 
 export const feedPage = text.describe("A JWT `typ: revocations+jwt`, signed for the cluster that asks.");
 

@@ -19,6 +19,7 @@ import { globalRevocationBody } from "../routes/global-token-revocation.ts";
 import { rotationBody } from "../routes/keys.ts";
 import { loginBody, logoutBody, refreshBody } from "../routes/login.ts";
 import { introspectForm, revokeForm, tokenForm } from "../routes/oauth.ts";
+import { receiptsQuery } from "../routes/receipt-list.ts";
 import { bulkBody, revocationBody } from "../routes/revocation.ts";
 import * as answers from "./answers.ts";
 
@@ -228,6 +229,15 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     headers: [WAIT, ONCE],
     answers: { 200: answers.revocation.rehearsed, 202: answers.revocation.accepted },
     refusals: ["not_found", "conflict", "idempotency_mismatch"],
+  },
+  "GET /admin/revocations": {
+    ...{
+      tag: "Revocations",
+      access: "revocations:read",
+      summary: "The receipts of seven days, the newest first; a bulk revocation stands there once.",
+    },
+    query: receiptsQuery,
+    answers: { 200: answers.receiptPage },
   },
   "POST /admin/revocations/bulk": {
     ...{ tag: "Revocations", access: "revocations:write", summary: "Revoke up to 10,000 users in one call." },

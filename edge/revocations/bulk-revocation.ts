@@ -9,6 +9,8 @@ import { derivedRevocationId } from "../identifiers.ts";
 import { logFailure } from "../log.ts";
 import { hasSchema, migrate, migrateExisting } from "../migrations.ts";
 import { answer, ask, type Outcome } from "../outcome.ts";
+import { decidedBy } from "./event-table.ts";
+import type { Receipt } from "./receipt.ts";
 import { type BatchState, type Order, REVOCATION_LOG_NAME } from "./revocation-log.ts";
 
 /** Users in one call. */
@@ -19,7 +21,7 @@ export type BulkUser = { readonly sub: string } | { readonly login: string };
 export type BulkOrder = Pick<Order, "reason" | "by" | "tenant" | "manner">;
 
 /** How far it has come. Times in milliseconds since the epoch. */
-export interface BulkReceipt {
+export interface BulkReceipt extends Pick<Receipt, "actor" | "request"> {
   readonly id: string;
   readonly reason: string;
   readonly created_at: number;
@@ -181,7 +183,8 @@ export class BulkRevocation extends DurableObject<Env> {
     const told = events >= revoked && clusters.every(({ delivered }) => delivered >= revoked);
     const over = events >= revoked && clusters.length > 0 && enforced >= revoked;
     const state = remaining > 0 ? "pending" : over ? "enforced" : told ? "delivered" : "decided";
-    return { id, reason: order.reason, created_at, state, users, revoked, not_found, remaining, clusters };
+    const by = order.by === undefined ? {} : decidedBy(order.by);
+    return { id, reason: order.reason, ...by, created_at, state, users, revoked, not_found, remaining, clusters };
   }
 
   #row(): BulkRow | undefined {

@@ -3,7 +3,8 @@
  * storing are one step.
  */
 import type { RevocationEvent } from "#contract/revocation";
-import type { AuditActor } from "../audit/audit.ts";
+import type { Act, AuditActor } from "../audit/audit.ts";
+import { subjectOf } from "../identifiers.ts";
 import type { LoggedEvent } from "./delivery.ts";
 import { expiredAt } from "./receipt.ts";
 
@@ -15,6 +16,10 @@ export interface RevocationDraft extends Omit<RevocationEvent, "seq"> {
   readonly actor?: AuditActor;
   /** The tenant of whoever it is about, where it is about one. */
   readonly tid?: string;
+  /** Whose token it is, where the targets do not say so. */
+  readonly sub?: string;
+  /** `X-Request-Id` of the call that it was decided in. */
+  readonly request?: string;
   /** The bulk revocation that it is a part of. */
   readonly batch?: string;
   /** It repeats what was true before: nobody is hit who was not hit already. */
@@ -46,7 +51,16 @@ type EventRow = {
   margin: number | null;
   batch: string | null;
   hits_nobody: number;
+  request: string | null;
+  sub: string | null;
+  listed: number;
 };
+
+/**
+ * Where an event is listed: of a bulk revocation the first one stands for all, and the first one of each tenant for those who see that
+ * tenant alone; the others are listed only where they are asked for.
+ */
+export const LISTED = { byName: 0, inTenant: 1, everywhere: 2 } as const;
 
 /** Events to go through one by one; what is further away is looked up by when it expires, and sorted. */
 const NEAR = 10_000;
@@ -73,8 +87,8 @@ export class EventTable {
     const [stored] = this.#sql
       .exec<{ seq: number }>(
         `INSERT INTO events
-           (id, targets, code, reason, decided_at, expires_at, tid, actor, mode, margin, batch, hits_nobody)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
+           (id, targets, code, reason, decided_at, expires_at, tid, actor, mode, margin, batch, hits_nobody, request, sub, listed)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
         draft.id,
         JSON.stringify(draft.targets),
         draft.code,
@@ -87,6 +101,9 @@ export class EventTable {
         draft.margin ?? null,
         draft.batch ?? null,
         draft.hitsNobody === true ? 1 : 0,
+        draft.request ?? null,
+        subjectIn(draft) ?? null,
+        this.#listing(draft),
       )
       .toArray();
     for (const target of draft.targets) if (target.kind === "token") this.#insertToken(target.jti, draft.expires_at);
@@ -149,6 +166,15 @@ export class EventTable {
     return { decidedAt: row?.decided ?? undefined, tokenExpiresAt: row?.expires ?? undefined };
   }
 
+  /** In which lists it stands for itself. */
+  #listing({ batch, tid }: RevocationDraft): number {
+    if (batch === undefined) return LISTED.everywhere;
+    const isKnown = (and: string, ...values: SqlStorageValue[]) =>
+      this.#sql.exec(`SELECT 1 FROM events WHERE batch = ? ${and} LIMIT 1`, batch, ...values).toArray().length > 0;
+    if (!isKnown("")) return LISTED.everywhere;
+    return isKnown("AND tid IS ?", tid ?? null) ? LISTED.byName : LISTED.inTenant;
+  }
+
   #insertToken(jti: string, expiresAt: number): void {
     this.#sql.exec("INSERT OR REPLACE INTO tokens (jti, expires_at) VALUES (?, ?)", jti, expiresAt);
   }
@@ -156,6 +182,18 @@ export class EventTable {
   #rows(query: string, ...values: SqlStorageValue[]): EventRow[] {
     return this.#sql.exec<EventRow>(query, ...values).toArray();
   }
+}
+
+/** Whom it is about, where that is one. */
+function subjectIn({ targets: [target], sub }: RevocationDraft): string | undefined {
+  if (target === undefined) return sub;
+  if ("sub" in target) return target.sub;
+  return target.kind === "session" ? subjectOf(target.sid) : sub;
+}
+
+/** Who decided, and in which call. */
+export function decidedBy({ actor, request }: Act): Pick<RevocationDraft, "actor" | "request"> {
+  return { actor, ...(request === undefined ? {} : { request }) };
 }
 
 /** What nodes are told of it. */
@@ -169,12 +207,12 @@ function leastLiving(now: number): number {
 }
 
 function loggedEvent(row: EventRow): LoggedEvent {
-  const { reason: _, batch: __, ...event } = decisionOf(row);
+  const { reason: _, batch: __, request: ___, ...event } = decisionOf(row);
   return event;
 }
 
 function decisionOf(row: EventRow): StoredDecision {
-  const { targets, tid, actor, mode, margin, batch, hits_nobody, ...rest } = row;
+  const { targets, tid, actor, mode, margin, batch, hits_nobody, request, sub: _, listed: __, ...rest } = row;
   return {
     ...rest,
     targets: JSON.parse(targets),
@@ -183,6 +221,7 @@ function decisionOf(row: EventRow): StoredDecision {
     ...(mode === null ? {} : { mode }),
     ...(margin === null ? {} : { margin }),
     ...(batch === null ? {} : { batch }),
+    ...(request === null ? {} : { request }),
     ...(hits_nobody === 0 ? {} : { hitsNobody: true }),
   };
 }

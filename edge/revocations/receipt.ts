@@ -48,6 +48,10 @@ export interface Receipt {
   readonly reason: string;
   /** Who decided, where it was not the account's own holder. */
   readonly actor?: AuditActor;
+  /** `X-Request-Id` of the call that it was decided in. */
+  readonly request?: string;
+  /** The bulk revocation that it is a part of. */
+  readonly batch?: string;
   readonly code: RevocationCode;
   readonly mode: "disconnect" | "reauthenticate";
   /** Seconds, with `reauthenticate`. */
@@ -73,6 +77,8 @@ export interface Receipt {
 interface Revoked extends RevocationManner {
   readonly id: string;
   readonly actor?: AuditActor;
+  readonly request?: string;
+  readonly batch?: string;
   readonly targets: readonly RevocationTarget[];
   readonly reason: string;
   readonly code: RevocationCode;
@@ -99,6 +105,8 @@ export function receiptOf(
     target: revoked.targets[0],
     reason: revoked.reason,
     ...(revoked.actor === undefined ? {} : { actor: revoked.actor }),
+    ...(revoked.request === undefined ? {} : { request: revoked.request }),
+    ...(revoked.batch === undefined ? {} : { batch: revoked.batch }),
     code: revoked.code,
     mode: revoked.mode ?? "disconnect",
     ...(revoked.margin === undefined ? {} : { margin: revoked.margin }),
@@ -120,7 +128,7 @@ function stateOf(revoked: Revoked, clusters: readonly ClusterLine[], over: boole
 }
 
 /** Whether nothing is left to wait for. */
-export function isFinal({ state }: Receipt): boolean {
+export function isFinal({ state }: Pick<Receipt, "state">): boolean {
   return state === "enforced" || state === "no_clusters";
 }
 

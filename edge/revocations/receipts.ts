@@ -65,9 +65,10 @@ export class Receipts {
     this.#clusters = clusters;
   }
 
-  /** Opens the receipt of an event that was stored just now. `expiresAt` in seconds. */
-  open(seq: number, expiresAt: number): void {
-    this.#sql.exec("INSERT INTO open_receipts (seq, expires_at) VALUES (?, ?)", seq, expiresAt);
+  /** Opens the receipt of an event that was stored just now. */
+  open({ seq, decided_at, expires_at }: JudgedEvent): void {
+    const insert = "INSERT INTO open_receipts (seq, decided_at, expires_at) VALUES (?, ?, ?)";
+    this.#sql.exec(insert, seq, decided_at, expires_at);
   }
 
   /** A cluster has taken an event, and can be asked. One that loses events is asked later each time. */

@@ -10,7 +10,7 @@ import { DurableObject } from "cloudflare:workers";
 import type { FeedPage, FeedQuery } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
 import type { RevocationManner, RevocationTarget } from "#contract/revocation";
-import { type Act, AUDIT_OUTBOX_SCHEMA, AuditOutbox, SYSTEM } from "../audit/audit.ts";
+import { type Act, AuditOutbox, SYSTEM } from "../audit/audit.ts";
 import { readConfig } from "../config.ts";
 import { eventSigningKey, forgetKeys } from "../keys/issuer.ts";
 import { logFailure } from "../log.ts";
@@ -20,21 +20,16 @@ import { ClusterPumps } from "./cluster-pumps.ts";
 import { CutoffTable } from "./cutoff-table.ts";
 import type { Delivery } from "./delivery.ts";
 import { DeliveryTable } from "./delivery-table.ts";
-import {
-  EVENT_STREAMS_SCHEMA,
-  type EventStream,
-  EventStreams,
-  type NewStream,
-  type PollAnswer,
-  type PollRequest,
-} from "./event-streams.ts";
-import { type Decision, EventTable, LIVING_EVENTS_SCHEMA, type RevocationDraft } from "./event-table.ts";
+import { type EventStream, EventStreams, type NewStream, type PollAnswer, type PollRequest } from "./event-streams.ts";
+import { type Decision, decidedBy, EventTable, type RevocationDraft } from "./event-table.ts";
 import { Feed } from "./feed.ts";
-import { FEED_LEASES_SCHEMA, FeedLeases } from "./feed-leases.ts";
-import { type Claim, IDEMPOTENCY_SCHEMA, IdempotencyKeys } from "./idempotency-keys.ts";
+import { FeedLeases } from "./feed-leases.ts";
+import { type Claim, IdempotencyKeys } from "./idempotency-keys.ts";
+import { REVOCATION_LOG_SCHEMA } from "./log-schema.ts";
 import { isFinal, type Receipt, summaryOf } from "./receipt.ts";
+import { ReceiptList, type ReceiptPage, type ReceiptQuery } from "./receipt-list.ts";
 import { type ProofBooks, Proofs, type ProvableReceipt, signProof } from "./receipt-proof.ts";
-import { RECEIPTS_SCHEMA, Receipts } from "./receipts.ts";
+import { Receipts } from "./receipts.ts";
 
 /** A revocation as an administrator asks for it. */
 export interface Order {
@@ -58,43 +53,6 @@ export interface CutoffOrder extends Order {
   /** A second that is past; absent: now. */
   readonly issuedBefore?: number | undefined;
 }
-
-const SCHEMA = [
-  `CREATE TABLE events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    targets TEXT NOT NULL,
-    code TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    decided_at INTEGER NOT NULL,
-    expires_at INTEGER NOT NULL
-  );
-  CREATE TABLE deliveries (
-    cluster TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    delivered_at INTEGER,
-    attempts INTEGER NOT NULL,
-    last_error TEXT,
-    receipt TEXT,
-    PRIMARY KEY (cluster, seq)
-  ) WITHOUT ROWID;
-  CREATE TABLE cursors (cluster TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
-  CREATE TABLE cutoffs (tid TEXT PRIMARY KEY, cutoff INTEGER NOT NULL) WITHOUT ROWID;
-  CREATE TABLE tokens (jti TEXT PRIMARY KEY, expires_at INTEGER NOT NULL) WITHOUT ROWID;`,
-  `ALTER TABLE events ADD COLUMN tid TEXT;
-  ALTER TABLE events ADD COLUMN actor TEXT;
-  ALTER TABLE events ADD COLUMN mode TEXT;
-  ALTER TABLE events ADD COLUMN margin INTEGER;
-  ALTER TABLE events ADD COLUMN batch TEXT;
-  CREATE INDEX events_of_batch ON events (batch) WHERE batch IS NOT NULL;
-  ${IDEMPOTENCY_SCHEMA}
-  ${AUDIT_OUTBOX_SCHEMA}`,
-  `ALTER TABLE events ADD COLUMN hits_nobody INTEGER NOT NULL DEFAULT 0;
-  ${EVENT_STREAMS_SCHEMA}`,
-  `${LIVING_EVENTS_SCHEMA}
-  ${FEED_LEASES_SCHEMA}
-  ${RECEIPTS_SCHEMA}`,
-];
 
 /** What has become of a bulk revocation. */
 export interface BatchState {
@@ -128,6 +86,7 @@ export class RevocationLog extends DurableObject<Env> {
   readonly #cutoffs: CutoffTable;
   readonly #leases: FeedLeases;
   readonly #receipts: Receipts;
+  readonly #list: ReceiptList;
   readonly #feed: Feed;
   readonly #proofs: Proofs;
   readonly #clusters: ClusterPumps;
@@ -144,12 +103,13 @@ export class RevocationLog extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     const { sql } = ctx.storage;
-    const hasChanged = migrate(ctx.storage, SCHEMA);
+    const hasChanged = migrate(ctx.storage, REVOCATION_LOG_SCHEMA);
     this.#events = new EventTable(sql);
     this.#deliveries = new DeliveryTable(sql, this.#events);
     this.#cutoffs = new CutoffTable(sql);
     this.#leases = new FeedLeases(sql);
     this.#receipts = new Receipts(sql, this.#events, this.#leases, () => this.#clusterIds());
+    this.#list = new ReceiptList(sql, this.#events, this.#receipts);
     this.#feed = new Feed(this.#events);
     this.#proofs = new Proofs(this.#proofBooks());
     this.#clusters = new ClusterPumps(env, this.#deliveries, this.#receipts, () => this.#changed());
@@ -272,16 +232,16 @@ export class RevocationLog extends DurableObject<Env> {
   /**
    * The second in which a session that opens now begins: after every cutoff that there is.
    *
-   * @throws {Refusal} `unavailable` when cutoffs came so fast that it would lie too far ahead
+   * @throws {Refusal} `unavailable` when cutoffs came so fast, or the clock was set back so far, that it would lie too far ahead
    */
   beginning(tid: string | null): Promise<Outcome<number>> {
     return answer(() => {
       const now = Math.floor(Date.now() / 1000);
-      const earliest = this.#cutoffs.of(tid ?? undefined) + 1;
-      if (earliest > now + MAX_STAMP_AHEAD_SECONDS) {
-        throw new Refusal("unavailable", { detail: "the cutoff is ahead", retryAfterSeconds: earliest - now });
+      const second = this.#cutoffs.stamp(tid ?? undefined, now);
+      if (second > now + MAX_STAMP_AHEAD_SECONDS) {
+        throw new Refusal("unavailable", { detail: "the cutoff is ahead", retryAfterSeconds: second - now });
       }
-      return Math.max(now, earliest);
+      return second;
     });
   }
 
@@ -316,6 +276,11 @@ export class RevocationLog extends DurableObject<Env> {
         await this.#nextChange(Math.min(RECEIPT_POLL_MS, left));
       }
     });
+  }
+
+  /** Receipts, the newest decision first. */
+  receiptPage(query: ReceiptQuery): Promise<Outcome<ReceiptPage>> {
+    return answer(() => this.#list.page(query));
   }
 
   /**
@@ -357,7 +322,7 @@ export class RevocationLog extends DurableObject<Env> {
     const known = this.#events.find(draft.id);
     if (known !== undefined) return known;
     const seq = this.#events.insert(draft);
-    this.#receipts.open(seq, draft.expires_at);
+    this.#receipts.open({ ...draft, seq });
     // What follows must not be signed with a key that was retired just now.
     if (draft.targets.some(({ kind }) => kind === "key")) forgetKeys(this.env);
     return { ...draft, seq };
@@ -378,7 +343,7 @@ export class RevocationLog extends DurableObject<Env> {
       ...{ id, targets: [target], code: "session_revoked", reason, decided_at: nowMs, expires_at },
       ...manner,
       ...(tid === undefined ? {} : { tid }),
-      ...(by === undefined ? {} : { actor: by.actor }),
+      ...(by === undefined ? {} : decidedBy(by)),
     };
   }
 

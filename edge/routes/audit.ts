@@ -7,6 +7,7 @@ import { originOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
 import { isWithinRate } from "../throttle.ts";
 import { demandAdministrator, demandAllTenants } from "./administrator.ts";
+import { moment } from "./names.ts";
 import { type Exchange, readQuery } from "./request.ts";
 
 export const NDJSON = "application/x-ndjson";
@@ -14,11 +15,6 @@ export const NDJSON = "application/x-ndjson";
 const EXPORT_STEP = 500;
 
 const position = z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-/** Milliseconds since the epoch, or RFC 3339. */
-const moment = z
-  .union([z.string().regex(/^\d{1,15}$/), z.iso.datetime({ offset: true })])
-  .transform((text) => (/^\d+$/.test(text) ? Number(text) : Date.parse(text)));
-
 export const auditQuery = z.strictObject({
   after: position.default(0),
   limit: z.coerce.number().int().min(1).max(500).default(100),

@@ -4,7 +4,7 @@ import { forgetKeys } from "../keys/issuer.ts";
 import type { KeySummary } from "../keys/key-ring.ts";
 import { EVENTS_ALGORITHM, KEY_RING_NAME } from "../keys/signing-key.ts";
 import { ask } from "../outcome.ts";
-import { demandAdministrator, demandAllTenants } from "./administrator.ts";
+import { actOfAdministrator, demandAdministrator, demandAllTenants } from "./administrator.ts";
 import { type Exchange, readBody } from "./request.ts";
 
 export const rotationBody = z.strictObject({
@@ -32,8 +32,8 @@ export async function rotateKeys(c: Exchange): Promise<Response> {
   demandAllTenants(admin);
   const { purpose, retire, kid, reason } = await readBody(c, rotationBody);
   const alg = purpose === "events" ? EVENTS_ALGORITHM : c.var.config.algorithm;
-  const actor = { kind: "admin", id: admin.id } as const;
-  const { keys, revocation } = await ask(keyRing(c).rotate({ purpose, alg, retire, kid, reason, actor }));
+  const order = { purpose, alg, retire, kid, reason, ...actOfAdministrator(c, admin) };
+  const { keys, revocation } = await ask(keyRing(c).rotate(order));
   forgetKeys(c.env);
   return c.json({ keys, ...(revocation === undefined ? {} : { revocation }) });
 }

@@ -1,4 +1,4 @@
-/** The forms that names have when they come in from outside: PROTOCOL, "Words". */
+/** The forms that names and times have when they come in from outside: PROTOCOL, "Words". */
 import { z } from "zod";
 
 /** `sub`. */
@@ -14,3 +14,7 @@ export const scope = z
   .regex(/^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*$/, "scopes separated by single spaces");
 /** Why something is done, for the record. */
 export const reason = z.string().trim().min(1).max(500);
+/** Milliseconds since the epoch, or RFC 3339. */
+export const moment = z
+  .union([z.string().regex(/^\d{1,15}$/), z.iso.datetime({ offset: true })])
+  .transform((text) => (/^\d+$/.test(text) ? Number(text) : Date.parse(text)));

@@ -162,6 +162,9 @@ async function revokeAccessToken(c: Exchange, text: string, caller: Caller): Pro
       code: "token_revoked",
       decided_at: Date.now(),
       expires_at: claims.exp + MARGIN_SECONDS,
+      sub: claims.sub,
+      request: c.var.requestId,
+      ...(claims.tid === undefined ? {} : { tid: claims.tid }),
     }),
   );
 }

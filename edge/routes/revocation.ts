@@ -12,7 +12,7 @@ import { ask } from "../outcome.ts";
 import { MAX_BULK_USERS } from "../revocations/bulk-revocation.ts";
 import { Cluster } from "../revocations/cluster.ts";
 import { forgetCutoffs, revocationLog } from "../revocations/cutoffs.ts";
-import type { Decision, RevocationDraft } from "../revocations/event-table.ts";
+import { type Decision, decidedBy, type RevocationDraft } from "../revocations/event-table.ts";
 import { type Receipt, receiptOf, untold } from "../revocations/receipt.ts";
 import type { Order } from "../revocations/revocation-log.ts";
 import {
@@ -86,7 +86,7 @@ export const bulkBody = z
   .refine(({ mode, margin }) => margin === undefined || mode === "reauthenticate", marginNeedsMode);
 
 const REVOCATION_ID = /^rev_[A-Za-z0-9_-]{22}$/;
-const BULK_ID = /^blk_[A-Za-z0-9_-]{22}$/;
+export const BULK_ID = /^blk_[A-Za-z0-9_-]{22}$/;
 const MAX_WAIT_SECONDS = 10;
 const DEFAULT_MARGIN_SECONDS = 30;
 const MARGIN_SECONDS = 60;
@@ -165,14 +165,14 @@ async function decide(
 /** What the key signed dies, and a fresh one signs: for those who may also write keys. */
 async function retireKey(c: Exchange, principal: Principal, kid: string, { reason }: Order): Promise<Decision> {
   demandKeys(principal);
-  const { actor } = actOfAdministrator(c, principal);
+  const by = actOfAdministrator(c, principal);
   const line = { purpose: "access", alg: c.var.config.algorithm } as const;
   const ring = c.env.KEY_RING.getByName(KEY_RING_NAME);
-  const { revocation: id = "" } = await ask(ring.rotate({ ...line, kid, retire: true, reason, actor }));
+  const { revocation: id = "" } = await ask(ring.rotate({ ...line, kid, retire: true, reason, ...by }));
   forgetKeys(c.env);
   const decided_at = Date.now();
   const early: Decision = {
-    ...{ id, reason, targets: [{ kind: "key", kid }], code: "token_revoked", decided_at, actor },
+    ...{ id, reason, targets: [{ kind: "key", kid }], code: "token_revoked", decided_at, ...decidedBy(by) },
     expires_at: Math.floor(decided_at / 1000),
   };
   return (await ask(revocationLog(c.env).decision(id))) ?? early;
@@ -291,7 +291,7 @@ async function tokenDraft(
   const now = Date.now();
   // A name says nothing of the tenant that the token is of.
   if ("jti" in target) demandAllTenants(principal);
-  const { jti, exp, tid } = "jti" in target ? { jti: target.jti, exp: 0 } : await claimsOf(c, target.token);
+  const { jti, exp, tid, sub } = "jti" in target ? { jti: target.jti, exp: 0 } : await claimsOf(c, target.token);
   if ("token" in target) demandTenant(principal, tid ?? null);
   const least = Math.floor(now / 1000) + (exp === 0 ? c.var.config.accessTokenTtlSeconds : 0);
   const expires_at = Math.max(exp, least) + MARGIN_SECONDS + (manner?.margin ?? 0);
@@ -299,7 +299,8 @@ async function tokenDraft(
     ...{ id, reason, targets: [{ kind: "token", jti }], code: "token_revoked", decided_at: now, expires_at },
     ...manner,
     ...(tid === undefined ? {} : { tid }),
-    ...(by === undefined ? {} : { actor: by.actor }),
+    ...(sub === undefined ? {} : { sub }),
+    ...(by === undefined ? {} : decidedBy(by)),
   };
 }
 
@@ -307,7 +308,7 @@ async function tokenDraft(
 async function claimsOf(
   c: Exchange,
   token: string,
-): Promise<{ readonly jti: string; readonly exp: number; readonly tid?: string }> {
+): Promise<{ readonly jti: string; readonly exp: number; readonly sub?: string; readonly tid?: string }> {
   try {
     const { iat } = decodeJwt(token);
     return await readAccessToken(c.env, token, new Date((iat ?? 0) * 1000));

@@ -57,6 +57,7 @@ const CALLS = [
   ["POST", "/admin/sessions", "sessions:write"],
   ["POST", "/admin/revocations", "revocations:write"],
   ["POST", "/admin/revocations/bulk", "revocations:write"],
+  ["GET", "/admin/revocations", "revocations:read"],
   ["GET", "/admin/revocations/x", "revocations:read"],
   ["GET", "/admin/audit", "audit:read"],
   ["GET", "/admin/keys", "keys:write"],

@@ -223,6 +223,24 @@ test("a revocation log of version 1 keeps its order, its cutoffs and its receipt
   expect(await versionOf(revocationLog())).toBeGreaterThan(1);
 });
 
+test("the receipts of a revocation log of version 3 are listed, by person, and a bulk revocation once", async () => {
+  const tid = crypto.randomUUID();
+  const [person, other] = [await newPerson({ tid }), await newPerson({ tid })];
+  const { sid } = await login(person);
+  const session = await revoke({ kind: "session", sid });
+  const body = { users: [person.sub, other.sub], reason: "a breach" };
+  const bulk = await ok<{ id: string }>(await post("/admin/revocations/bulk", body, ADMIN));
+  await until(async () => expect(await receipt(bulk.id)).toMatchObject({ remaining: 0 }));
+  await takeBack(revocationLog(), REVOCATION_LOG_3, "", 3);
+  const listed = async (query: string) => {
+    const page = await call("GET", `/admin/revocations?${query}`, undefined, ADMIN);
+    return (await ok<{ receipts: { id: string; batch?: string }[] }>(page)).receipts;
+  };
+  expect(await listed(`tid=${tid}`)).toMatchObject([{ id: bulk.id }, { id: session.id }]);
+  expect(await listed(`sub=${person.sub}`)).toMatchObject([{ batch: bulk.id }, { id: session.id }]);
+  expect(await listed(`batch=${bulk.id}`)).toHaveLength(2);
+});
+
 test("a revocation log of version 3 brings what was undelivered, collects what lives, and lets rest what is over", async () => {
   await behave("south", { events: "later" });
   const [living, waiting, over] = [

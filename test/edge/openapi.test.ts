@@ -97,6 +97,10 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
   "POST /admin/sessions": async () => admin({ body: { sub: (await newPerson()).sub, device: "a phone" } }),
   "POST /admin/revocations": async () =>
     admin({ body: { target: { kind: "user", sub: (await newPerson()).sub }, reason: "x" } }),
+  "GET /admin/revocations": async () => {
+    await ok(await post("/admin/revocations", { target: { kind: "token", jti: "x" }, reason: "x" }, ADMIN));
+    return admin({ path: "/admin/revocations?limit=5" });
+  },
   "POST /admin/revocations/bulk": async () => admin({ body: { users: [(await newPerson()).sub], reason: "x" } }),
   "GET /admin/revocations/:id": async () => {
     const body = { target: { kind: "token", jti: "x" }, reason: "x" };

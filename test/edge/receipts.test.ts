@@ -155,7 +155,7 @@ test("a receipt that lacks only its proof is open again when a cluster is added 
     const targets = [{ kind: "token", jti: "x" } as const];
     const draft = { id: "rev_1", targets, code: "token_revoked" as const, reason: "x", decided_at: Date.now() };
     const seq = events.insert({ ...draft, expires_at: now() + 600 });
-    receiptsOf("north").open(seq, now() + 600);
+    receiptsOf("north").open({ seq, decided_at: Date.now(), expires_at: now() + 600 });
     const give = (cluster: string) => {
       new DeliveryTable(sql, events).log(() => undefined).delivered(cluster, seq);
       const words = {

@@ -24,7 +24,7 @@ test.for([
   ["GET", "/sessions/x", "DELETE"],
   ["POST", "/.well-known/jwks.json", "GET, HEAD"],
   ["PATCH", "/admin/accounts", "GET, HEAD, POST"],
-  ["OPTIONS", "/admin/revocations", "POST"],
+  ["OPTIONS", "/admin/revocations", "GET, HEAD, POST"],
 ] as const)("%s %s is not a method of it, and the answer says what is", async ([method, path, allowed]) => {
   const response = await call(method, path);
   expect(response.headers.get("allow")).toBe(allowed);

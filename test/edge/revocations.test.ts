@@ -1,5 +1,5 @@
 /** Deciding revocations: who is out, who may come back, and that what was answered is never lost. */
-import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
 import {
   ADMIN,
@@ -10,6 +10,7 @@ import {
   login,
   newPerson,
   ok,
+  PASSWORD,
   post,
   receipt,
   refresh,
@@ -51,6 +52,27 @@ test("a tenant's cutoff ends every session of the tenant, and a login at once af
   const sessions = await call("GET", "/sessions", undefined, bearer(after.access_token));
   expect((await ok<{ sessions: unknown[] }>(sessions)).sessions.length).toBe(1);
   expect(await refusal(await call("GET", "/sessions", undefined, bearer(before.access_token)))).toBe("session_revoked");
+});
+
+test("a tenant's cutoff hits those who logged in before the clock was set back, also by an object that was evicted since", async () => {
+  const tid = crypto.randomUUID();
+  const person = await newPerson({ tid });
+  const ahead = Date.now() + 4_000;
+  vi.useFakeTimers({ toFake: ["Date"], now: ahead });
+  try {
+    const before = await login(person);
+    vi.setSystemTime(ahead - 3_000);
+    await evictDurableObject(revocationLog());
+    const { target } = await revoke({ kind: "tenant", tid });
+    expect((target as { cutoff: number }).cutoff).toBeGreaterThanOrEqual(claims(before).auth_time);
+    expect(await refusal(await refresh(before.refresh_token))).toBe("session_revoked");
+    // Whoever comes now waits until the clock is where it was, rather than be stamped beyond what nodes take.
+    expect(await refusal(await post("/login", { login: person.login, password: PASSWORD }))).toBe("unavailable");
+    vi.setSystemTime(ahead);
+    expect(claims(await login(person)).auth_time).toBeGreaterThan((target as { cutoff: number }).cutoff);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("a second cutoff in the same second hits those who logged in after the first", async () => {

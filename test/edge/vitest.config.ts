@@ -33,6 +33,9 @@ export default defineConfig({
     include: ["*.test.ts"],
     globalSetup: ["cluster-server.ts", "issuer-server.ts"],
     silent: "passed-only",
+    // A busy machine is no failure: what hangs is still found.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
   },
 });
 
