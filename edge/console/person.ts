@@ -132,7 +132,7 @@ class PersonView {
       });
     return [
       this.#button("Revoke…", `Revoke ${device}`, one, "quiet strong"),
-      this.#button("Keep only this…", `Revoke all but ${device}`, others, "quiet"),
+      this.#button("Keep only this…", `Keep only this: ${device}`, others, "quiet"),
     ];
   }
 

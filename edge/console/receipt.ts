@@ -49,7 +49,17 @@ function receiptParts(receipt: Receipt): Content[] {
   return [
     figures(receipt),
     stages(receipt),
-    element("div", { className: "detail" }, element("div", { className: "clusters" }, ...clusters), facts(receipt)),
+    element(
+      "div",
+      { className: "detail" },
+      element(
+        "div",
+        { className: "clusters" },
+        element("h2", { className: "out", textContent: "Clusters" }),
+        ...clusters,
+      ),
+      facts(receipt),
+    ),
   ];
 }
 

@@ -148,7 +148,7 @@ function bulkParts({ id, reason, created_at, state, users, revoked, not_found, r
   const bar = element("progress", { max: Math.max(1, users), value: users - remaining });
   bar.setAttribute("aria-label", "People who are dealt with");
   return [
-    element("h3", {}, `${users.toLocaleString()} people `, stateChip(state)),
+    element("h2", { className: "name" }, `${users.toLocaleString()} people `, stateChip(state)),
     bar,
     element(
       "dl",

@@ -2,7 +2,7 @@
  * The dialog in which somebody is thrown out: who, why, how; what would go right now (a dry run); and, where that is many, a word to be
  * typed before it is done. It is sent under one key of idempotency, so that trying again after a lost answer cannot do it twice.
  */
-import type { Receipt, RevocationRequest, Target } from "./answers.ts";
+import type { Me, Receipt, RevocationRequest, Target } from "./answers.ts";
 import type { Desk, RevocationWish } from "./desk.ts";
 import { element, fill } from "./dom.ts";
 import { problem } from "./loading.ts";
@@ -77,6 +77,7 @@ class RevocationForm {
   readonly #word = element("input", { name: "word", autocomplete: "off" });
   readonly #wordPlace = element("label", { className: "confirm", hidden: true });
   readonly #preview = element("div", { className: "preview", attributes: { "aria-live": "polite" } });
+  readonly #oneself = element("p", { className: "stale", hidden: true });
   readonly #outcome = element("div");
   readonly #submit = element("button", { type: "submit", className: "danger", textContent: "Revoke" });
   #counting: AbortController | undefined;
@@ -111,6 +112,7 @@ class RevocationForm {
       element("h2", { className: "title", id: "revocation-title", textContent: `Revoke ${whom}` }),
       hint !== undefined && element("p", { className: "muted", textContent: hint }),
       this.#choice?.element,
+      this.#oneself,
       element(
         "label",
         {},
@@ -130,7 +132,7 @@ class RevocationForm {
         ),
         element("label", { className: "inline" }, "within", this.#margin, "seconds"),
       ),
-      element("h3", { textContent: "What would go right now" }),
+      element("h3", { className: "label", textContent: "What would go right now" }),
       this.#preview,
       this.#wordPlace,
       this.#outcome,
@@ -149,6 +151,7 @@ class RevocationForm {
     this.#counting = new AbortController();
     const request = this.#request();
     this.#demand(undefined, request?.target);
+    this.#warnOfOneself(request?.target, request?.except);
     if (request === undefined) {
       fill(this.#preview, element("p", { className: "muted" }, "Say whom."));
       return;
@@ -170,6 +173,13 @@ class RevocationForm {
           problem(error, () => this.#count()),
         ),
     );
+  }
+
+  /** Whoever throws themselves out should mean it. */
+  #warnOfOneself(target: Target | undefined, except: string | undefined): void {
+    const { me } = this.#desk;
+    this.#oneself.hidden = target === undefined || !hits(target, me) || (except !== undefined && except === me.sid);
+    this.#oneself.textContent = "This ends your own session too: you will be signed out of the console.";
   }
 
   /** Which word has to be typed: of a tenant or everyone, and of whatever is many. */
@@ -223,5 +233,21 @@ class RevocationForm {
     const text = JSON.stringify(request);
     if (this.#sent?.text !== text) this.#sent = { text, key: crypto.randomUUID() };
     return this.#sent?.key ?? "";
+  }
+}
+
+/** Whether somebody's own session is among those that a revocation ends. */
+function hits(target: Target, { id, login, tid, sid }: Me): boolean {
+  switch (target.kind) {
+    case "everyone":
+      return true;
+    case "tenant":
+      return target.tid === tid;
+    case "user":
+      return "sub" in target ? target.sub === id : target.login === login;
+    case "session":
+      return target.sid === sid;
+    default:
+      return false;
   }
 }

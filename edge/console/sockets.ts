@@ -52,6 +52,7 @@ function clusterPart(deviceOf: (sid: string) => string) {
     ],
     ({ node, id }) => `${node} ${id}`,
     "No live sockets here.",
+    "even",
   );
   return {
     element: element("section", { className: "cluster" }, head, words, rows.element),
