@@ -118,8 +118,6 @@ export interface RevocationRequest {
   readonly mode?: "disconnect" | "reauthenticate";
   /** Seconds, with `reauthenticate`. */
   readonly margin?: number;
-  /** Seconds since the epoch. */
-  readonly issued_before?: number;
   readonly except?: string;
   readonly dry_run?: boolean;
 }

@@ -5,7 +5,7 @@ import { type Content, element, fill, refill } from "./dom.ts";
 import { latencySection } from "./latency.ts";
 import { loading } from "./loading.ts";
 import { table } from "./table.ts";
-import { chip, counted, distance, lasting } from "./wording.ts";
+import { chip, counted, distance, grouped, lasting } from "./wording.ts";
 
 const EVERY_MS = 5_000;
 
@@ -43,10 +43,10 @@ function figures({ clusters, log, version }: Status): HTMLElement[] {
   const figure = (strong: string, text: string) =>
     element("p", {}, element("strong", {}, strong), element("span", {}, text));
   return [
-    figure(sockets.toLocaleString(), "sockets open"),
+    figure(grouped(sockets), "sockets open"),
     figure(`${ready} of ${nodes.length + silent}`, "nodes ready"),
-    figure(log.head.toLocaleString(), "revocations in the log"),
-    figure(log.open.toLocaleString(), `receipts not enforced yet, edge ${version}`),
+    figure(grouped(log.head), "the log's last number"),
+    figure(grouped(log.open), `receipts not enforced yet, edge ${version}`),
   ];
 }
 
@@ -67,7 +67,7 @@ function clusterPart() {
         isNumber: true,
         cell: ({ log_silence_ms }) => (log_silence_ms === null ? "–" : lasting(log_silence_ms)),
       },
-      { name: "Sockets", isNumber: true, cell: ({ sockets }) => sockets.toLocaleString() },
+      { name: "Sockets", isNumber: true, cell: ({ sockets }) => grouped(sockets) },
       { name: "Up", isNumber: true, cell: ({ started_at }) => distance(started_at).replace(" ago", "") },
     ],
     ({ node, boot }) => `${node} ${boot}`,

@@ -4,7 +4,7 @@ import type { Desk } from "./desk.ts";
 import { element, fill } from "./dom.ts";
 import { loading } from "./loading.ts";
 import { plot } from "./plot.ts";
-import { counted, DAY_MS, lasting, momentText } from "./wording.ts";
+import { counted, DAY_MS, grouped, lasting, momentText } from "./wording.ts";
 
 /** How far back, and in steps of how many seconds. */
 const SPANS = {
@@ -76,7 +76,7 @@ function alternative(body: HTMLElement): HTMLElement {
 }
 
 function row({ at, count, p50, p90, max }: LatencyBucket): HTMLElement {
-  const numbers = [count.toLocaleString(), ...[p50, p90, max].map(lasting)];
+  const numbers = [grouped(count), ...[p50, p90, max].map(lasting)];
   return element(
     "tr",
     {},

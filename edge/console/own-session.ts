@@ -45,7 +45,9 @@ export class OwnSession extends EventTarget {
     this.#resource = resource;
     this.#tabs.onmessage = ({ data }: MessageEvent<Word>) => {
       if (data === "signed-out") this.end(SIGNED_OUT);
+      // The cookie is another one now, perhaps of somebody else.
       else if (this.#sub === undefined) void this.restore().catch(() => {});
+      else void this.token(this.#kept?.token).catch(() => {});
     };
   }
 

@@ -4,7 +4,7 @@ import type { Desk } from "./desk.ts";
 import { element } from "./dom.ts";
 import { loading } from "./loading.ts";
 import { table } from "./table.ts";
-import { chip, moment } from "./wording.ts";
+import { chip, counted, moment } from "./wording.ts";
 
 const PAUSE_MS = 250;
 const PAGE = 50;
@@ -29,7 +29,7 @@ export function people(desk: Desk, _part: string, query: URLSearchParams): HTMLE
     next = following;
     more.hidden = next === undefined;
     list.show(shown);
-    desk.say(`${shown.length} people${next === undefined ? "" : " and more"}`);
+    desk.say(`${counted(shown.length, "account")}${next === undefined ? "" : " and more"}`);
   };
   const { notice, reload } = loading(desk, content, { load: (signal) => load()(signal), show: (page) => show(page) });
   more.onclick = async () => {

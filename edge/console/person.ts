@@ -217,16 +217,17 @@ function sessionTable({ sockets, actions, isOwn }: SessionParts) {
 }
 
 function deviceParts(session: Session, isOwn: boolean): Content[] {
-  const agent = session.user_agent ?? "";
+  const { user_agent, origin = {} } = session;
+  const from = [origin.address, origin.city, origin.country].filter(Boolean).join(", ");
   return [
     element("span", {}, deviceName(session), isOwn && " ", isOwn && chip("you, here", "plain")),
-    agent !== "" && element("small", { className: "agent", textContent: agent, title: agent }),
+    !!user_agent && element("small", { className: "agent", textContent: user_agent, title: user_agent }),
+    from !== "" && element("small", { textContent: `from ${from}` }),
   ];
 }
 
-function signedInParts({ created_at, method, origin = {} }: Session): Content[] {
-  const from = [origin.address, origin.city, origin.country].filter(Boolean).join(", ");
-  return [moment(created_at * 1000), element("small", {}, methodText(method), from !== "" && `, from ${from}`)];
+function signedInParts({ created_at, method }: Session): Content[] {
+  return [moment(created_at * 1000), element("small", {}, methodText(method))];
 }
 
 function methodText(method: string): string {

@@ -6,7 +6,7 @@
 import type { Latency, LatencyBucket } from "./answers.ts";
 import { drawn, element, fill } from "./dom.ts";
 import { type Axis, counts, durations, time } from "./scale.ts";
-import { counted, lasting, momentText } from "./wording.ts";
+import { counted, grouped, lasting, momentText, tickText } from "./wording.ts";
 
 const LEFT = 56;
 const RIGHT = 12;
@@ -125,7 +125,7 @@ function grid({ x, y, n }: Axes, width: number): SVGElement[] {
   const base = HEIGHT - BOTTOM;
   return [
     ...y.ticks.flatMap((tick) => [across(y.place(tick)), beside(y.place(tick), unitText(tick))]),
-    ...n.ticks.flatMap((tick) => [across(n.place(tick)), beside(n.place(tick), tick.toLocaleString())]),
+    ...n.ticks.flatMap((tick) => [across(n.place(tick)), beside(n.place(tick), grouped(tick))]),
     ...x.ticks.flatMap((tick) => [
       drawn("line", { class: "grid", ...vertical(x.place(tick), base, base + 4) }),
       drawn("text", { x: x.place(tick), y: base + 16, "text-anchor": anchor(x.place(tick), width) }, tickText(tick)),
@@ -181,13 +181,5 @@ function nearest(latency: Latency, offsetX: number, width: number): number | und
 }
 
 function unitText(ms: number): string {
-  return ms < 1000 ? `${ms} ms` : `${(ms / 1000).toLocaleString()} s`;
-}
-
-function tickText(at: number): string {
-  const date = new Date(at);
-  const isMidnight = date.getHours() === 0 && date.getMinutes() === 0;
-  return isMidnight
-    ? date.toLocaleDateString(undefined, { day: "numeric", month: "short" })
-    : date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+  return ms < 1000 ? `${ms} ms` : `${grouped(ms / 1000)} s`;
 }

@@ -5,7 +5,7 @@ import { type Content, element, fill, refill } from "./dom.ts";
 import { problem } from "./loading.ts";
 import { Unreachable } from "./refused.ts";
 import { network } from "./wire.ts";
-import { chip, code, counted, lasting, moment, personIn, stateChip, targetText } from "./wording.ts";
+import { chip, code, counted, grouped, lasting, moment, personIn, stateChip, targetText } from "./wording.ts";
 
 /**
  * A receipt that goes on until it is enforced.
@@ -29,9 +29,11 @@ export function receiptPanel(desk: Desk, id: string, signal: AbortSignal, first?
     } catch (error) {
       if (signal.aborted) return;
       const again = () => void follow();
-      if (first === undefined || !(error instanceof Unreachable)) fill(panel, problem(error, again));
+      if (last === undefined || !(error instanceof Unreachable)) fill(panel, problem(error, again));
+      if (!(error instanceof Unreachable)) return;
       // It goes on without us; we look again when we can.
-      if (error instanceof Unreachable) network.addEventListener("change", again, { once: true, signal });
+      await network.back(signal);
+      if (!signal.aborted) again();
     }
   }
   void follow();
@@ -75,7 +77,7 @@ function figures({ state, created_at, enforced_at, closed, clusters }: Receipt):
     figure(stateChip(state), state === "enforced" ? "nobody it covers is in, anywhere" : "not over yet"),
     figure(time, "from decision to enforced"),
     figure(`${settled} of ${expected.size}`, "nodes applied it or were fenced"),
-    figure(closed.toLocaleString(), closed === 1 ? "socket closed" : "sockets closed"),
+    figure(grouped(closed), closed === 1 ? "socket closed" : "sockets closed"),
   );
 }
 

@@ -5,9 +5,11 @@ import { type Content, element, fill } from "./dom.ts";
 import { loading } from "./loading.ts";
 import { receiptPanel } from "./receipt.ts";
 import { type Column, table } from "./table.ts";
-import { code, counted, lasting, moment, short, stateChip, targetText } from "./wording.ts";
+import { code, counted, grouped, lasting, moment, short, stateChip, targetText } from "./wording.ts";
 
 const PAGE = 50;
+/** What one call gives. */
+const MOST = 100;
 const EVERY_MS = 5_000;
 const BULK_EVERY_MS = 1_000;
 
@@ -29,13 +31,13 @@ export function revocations(desk: Desk, _part: string, query: URLSearchParams): 
   const content = element("div", {}, list.element, older);
   let shown: Line[] = [];
   let next: string | undefined;
-  /** What is read again and again is the first page; older ones stay below it. */
+  /** What is read again and again are the newest; older ones stay below them. */
   let isPaged = false;
 
-  const load = (signal: AbortSignal, after?: string) =>
-    desk.api.revocations({ state: state.value, after, limit: PAGE }, signal);
+  const load = (signal: AbortSignal, after?: string, limit = PAGE) =>
+    desk.api.revocations({ state: state.value, after, limit }, signal);
   const { notice, reload } = loading(desk, content, {
-    load,
+    load: (signal) => load(signal, undefined, Math.min(MOST, Math.max(PAGE, shown.length))),
     show(page) {
       const fresh = new Set(page.receipts.map(({ id }) => id));
       shown = isPaged ? [...page.receipts, ...shown.filter(({ id }) => !fresh.has(id))] : [...page.receipts];
@@ -104,7 +106,7 @@ export function revocationTable(label: string, empty: string, isWide: boolean) {
     reason,
     { name: "By", cell: (line) => ("users" in line ? "–" : actorParts(line.actor)) },
     state,
-    { name: "Closed", isNumber: true, cell: (line) => ("users" in line ? "–" : line.closed.toLocaleString()) },
+    { name: "Closed", isNumber: true, cell: (line) => ("users" in line ? "–" : grouped(line.closed)) },
   ];
   return table<Line>(label, isWide ? whole : [when, reason, state], ({ id }) => id, empty);
 }
@@ -137,7 +139,13 @@ function bulk(desk: Desk, id: string): HTMLElement {
     show: (receipt) => fill(content, ...bulkParts(receipt)),
     everyMs: BULK_EVERY_MS,
   });
-  return element("div", {}, notice, content);
+  const parts = revocationTable("Revocations of these people", "None of them is decided yet.", true);
+  const each = loading(desk, parts.element, {
+    load: (signal) => desk.api.revocations({ batch: id, limit: MOST }, signal),
+    show: ({ receipts }) => parts.show(receipts),
+    everyMs: EVERY_MS,
+  });
+  return element("div", { className: "stack" }, notice, content, each.notice, parts.element);
 }
 
 function bulkParts({ id, reason, created_at, state, users, revoked, not_found, remaining, clusters }: BulkReceipt) {
@@ -148,17 +156,17 @@ function bulkParts({ id, reason, created_at, state, users, revoked, not_found, r
   const bar = element("progress", { max: Math.max(1, users), value: users - remaining });
   bar.setAttribute("aria-label", "People who are dealt with");
   return [
-    element("h2", { className: "name" }, `${users.toLocaleString()} people `, stateChip(state)),
+    element("h2", { className: "name" }, `${grouped(users)} people `, stateChip(state)),
     bar,
     element(
       "dl",
       { className: "facts" },
       ...fact("Decided", moment(created_at)),
       ...fact("Why", reason),
-      ...fact("Revoked", revoked.toLocaleString()),
-      ...fact("Not found", not_found.toLocaleString()),
-      ...fact("Remaining", remaining.toLocaleString()),
-      ...clusters.flatMap(({ cluster, delivered }) => fact(cluster, `${delivered.toLocaleString()} delivered`)),
+      ...fact("Revoked", grouped(revoked)),
+      ...fact("Not found", grouped(not_found)),
+      ...fact("Remaining", grouped(remaining)),
+      ...clusters.flatMap(({ cluster, delivered }) => fact(cluster, `${grouped(delivered)} delivered`)),
       ...fact("Id", code(id)),
     ),
   ];

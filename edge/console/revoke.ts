@@ -103,6 +103,7 @@ class RevocationForm {
     const { whom = "somebody", hint } = this.#wish;
     this.#fresh.onchange = () => {
       this.#margin.disabled = !this.#fresh.checked;
+      this.#margin.required = this.#fresh.checked;
     };
     this.#margin.disabled = true;
     this.#word.oninput = () => this.#word.setCustomValidity("");
@@ -186,7 +187,13 @@ class RevocationForm {
   #demand(reach: Reach | undefined, target: Target | undefined): void {
     const isMany = (reach?.sockets ?? 0) >= MANY_SOCKETS;
     this.#needed =
-      target?.kind === "everyone" ? "everyone" : target?.kind === "tenant" ? target.tid : isMany ? "many" : undefined;
+      target?.kind === "everyone"
+        ? "everyone"
+        : target?.kind === "tenant"
+          ? target.tid
+          : isMany
+            ? String(reach?.sockets)
+            : undefined;
     this.#wordPlace.hidden = this.#needed === undefined;
     this.#word.required = this.#needed !== undefined;
     if (this.#needed !== undefined)

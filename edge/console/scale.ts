@@ -46,6 +46,7 @@ const STEPS = [
   5 * MINUTE,
   10 * MINUTE,
   15 * MINUTE,
+  30 * MINUTE,
   HOUR,
   2 * HOUR,
   3 * HOUR,

@@ -137,8 +137,7 @@ function skip(event: Event, heading: HTMLElement): void {
 }
 
 function header(me: Me, links: readonly HTMLElement[], session: OwnSession): HTMLElement {
-  const name = me.login ?? me.id;
-  const scopes = me.scopes.map((scope) => element("li", {}, element("code", {}, scope)));
+  const menu = accountMenu(me, session);
   return element(
     "header",
     { className: "masthead" },
@@ -150,20 +149,35 @@ function header(me: Me, links: readonly HTMLElement[], session: OwnSession): HTM
       element("span", { className: "muted" }, "console"),
     ),
     element("nav", { ariaLabel: "Views" }, ...links),
+    menu,
+  );
+}
+
+/** Who is signed in, what they may do, and the way out. */
+function accountMenu(me: Me, session: OwnSession): HTMLElement {
+  const scopes = me.scopes.map((scope) => element("li", {}, element("code", {}, scope)));
+  const menu = element(
+    "details",
+    { className: "who" },
+    element("summary", {}, element("span", { className: "name", textContent: me.login ?? me.id, title: me.id })),
     element(
-      "details",
-      { className: "who" },
-      element("summary", {}, element("span", { className: "name", textContent: name, title: me.id })),
-      element(
-        "div",
-        { className: "menu" },
-        element("p", {}, me.tid === undefined ? "For every tenant." : `For tenant ${me.tid} alone.`),
-        element("p", { className: "muted small" }, "What you may do:"),
-        element("ul", {}, ...scopes),
-        element("button", { type: "button", textContent: "Sign out", onclick: () => void session.signOut() }),
-      ),
+      "div",
+      { className: "menu" },
+      element("p", {}, me.tid === undefined ? "For every tenant." : `For tenant ${me.tid} alone.`),
+      element("p", { className: "muted small" }, "What you may do:"),
+      element("ul", {}, ...scopes),
+      element("button", { type: "button", textContent: "Sign out", onclick: () => void session.signOut() }),
     ),
   );
+  menu.addEventListener("focusout", ({ relatedTarget }) => {
+    if (!menu.contains(relatedTarget as Node | null)) menu.open = false;
+  });
+  menu.onkeydown = ({ key }) => {
+    if (key !== "Escape" || !menu.open) return;
+    menu.open = false;
+    menu.querySelector("summary")?.focus();
+  };
+  return menu;
 }
 
 function nothingToDo({ scopes }: Me): HTMLElement {

@@ -2,7 +2,7 @@
 import type { LiveSocket, Session, SocketCluster, Sockets } from "./answers.ts";
 import { type Content, element, fill, refill } from "./dom.ts";
 import { table } from "./table.ts";
-import { chip, counted, distance } from "./wording.ts";
+import { chip, counted, distance, grouped } from "./wording.ts";
 
 /** What a person or their app called the device. */
 export function deviceName({ device, user_agent }: Session): string {
@@ -78,6 +78,6 @@ function cautions({ sockets, silent, redis, error }: SocketCluster, listed: numb
     error !== undefined && caution(`Nobody there could be asked: ${error}`),
     redis?.reachable === false && caution("Its Redis is away: only the node that was asked has answered."),
     silent.length > 0 && caution(`No answer from ${silent.join(", ")}.`),
-    sockets !== null && sockets > listed && caution(`The first ${listed} of ${sockets.toLocaleString()} are listed.`),
+    sockets !== null && sockets > listed && caution(`The first ${listed} of ${grouped(sockets)} are listed.`),
   ];
 }

@@ -3,7 +3,7 @@ import type { Verification } from "./answers.ts";
 import type { Desk } from "./desk.ts";
 import { element, fill } from "./dom.ts";
 import { problem } from "./loading.ts";
-import { chip, code, counted } from "./wording.ts";
+import { chip, code, counted, grouped } from "./wording.ts";
 
 export function verification(desk: Desk): HTMLElement {
   const outcome = element("div", { className: "grow", attributes: { "aria-live": "polite" } });
@@ -35,8 +35,7 @@ function verdict({ intact, head, anchor, broken }: Verification, checked: number
     const where = broken === undefined ? "" : ` Record ${broken.position} is ${broken.problem}.`;
     return element("p", {}, chip("broken", "bad"), ` The chain does not hold.${where}`);
   }
-  const before =
-    anchor.position === 0 ? "" : `, behind the ${anchor.position.toLocaleString()} that the retention removed`;
+  const before = anchor.position === 0 ? "" : `, behind the ${grouped(anchor.position)} that the retention removed`;
   return element(
     "p",
     {},

@@ -90,6 +90,17 @@ class Network extends EventTarget {
     return this.#isUp;
   }
 
+  /** Resolves a moment later, once the edge can be reached. */
+  async back(signal: AbortSignal): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, FIRST_PROBE_MS));
+    while (!this.#isUp && !signal.aborted) {
+      await new Promise((resolve) => {
+        this.addEventListener("change", resolve, { once: true });
+        signal.addEventListener("abort", resolve, { once: true });
+      });
+    }
+  }
+
   lost(): void {
     if (!this.#isUp) return;
     this.#set(false);

@@ -2,10 +2,13 @@
 import type { Receipt } from "./answers.ts";
 import { element } from "./dom.ts";
 
-const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hour12: false });
-const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
-const DAY_OF_YEAR = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
-const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long", hour12: false });
+/** The language of the page. Times are of this machine's clock. */
+const LOCALE = "en-GB";
+const CLOCK = new Intl.DateTimeFormat(LOCALE, { timeStyle: "medium" });
+const SHORT_CLOCK = new Intl.DateTimeFormat(LOCALE, { hour: "2-digit", minute: "2-digit" });
+const DAY = new Intl.DateTimeFormat(LOCALE, { day: "numeric", month: "short" });
+const DAY_OF_YEAR = new Intl.DateTimeFormat(LOCALE, { day: "numeric", month: "short", year: "numeric" });
+const FULL = new Intl.DateTimeFormat(LOCALE, { dateStyle: "full", timeStyle: "long" });
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -25,6 +28,17 @@ export function momentText(at: number): string {
   if (date.toDateString() === now.toDateString()) return CLOCK.format(date);
   const day = date.getFullYear() === now.getFullYear() ? DAY : DAY_OF_YEAR;
   return `${day.format(date)}, ${CLOCK.format(date)}`;
+}
+
+/** A moment as short as an axis wants it: the minute, or at midnight the day. */
+export function tickText(at: number): string {
+  const date = new Date(at);
+  return date.getHours() === 0 && date.getMinutes() === 0 ? DAY.format(date) : SHORT_CLOCK.format(date);
+}
+
+/** A number, its thousands apart. */
+export function grouped(value: number): string {
+  return value.toLocaleString(LOCALE);
 }
 
 /** A duration in the two units that matter. @param ms milliseconds */
@@ -54,7 +68,7 @@ export function unbroken(text: string): string {
 
 /** `1 socket`, `2 sockets`, `no sockets`. */
 export function counted(count: number, noun: string): string {
-  return `${count === 0 ? "no" : count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;
+  return `${count === 0 ? "no" : grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** A name that a machine made: in its own type, whole, broken where it must. */
