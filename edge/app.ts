@@ -16,6 +16,7 @@ import {
   openSession,
   showAccount,
 } from "./routes/account.ts";
+import { showMyself } from "./routes/administrator.ts";
 import { readAudit, recordRefusedAdministrators, verifyAudit } from "./routes/audit.ts";
 import { corsHeaders, PREFLIGHT_HEADERS } from "./routes/browser.ts";
 import { changeClient, createClient, deleteClient, showClient } from "./routes/client.ts";
@@ -82,6 +83,7 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/admin/revocations/:id", { GET: showRevocation }],
   ["/admin/clients", { POST: createClient }],
   ["/admin/clients/:client_id", { GET: showClient, PATCH: changeClient, DELETE: deleteClient }],
+  ["/admin/me", { GET: showMyself }],
   ["/admin/audit", { GET: readAudit }],
   ["/admin/audit/verify", { GET: verifyAudit }],
   ["/admin/keys", { GET: listKeys }],

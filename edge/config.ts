@@ -165,6 +165,11 @@ const settings = z
     error: "the same as KEYCARD_SECRET",
     when: hasSecret,
   })
+  .refine((s) => s.AUDIENCE !== s.ISSUER, {
+    path: ["AUDIENCE"],
+    error: "the same as ISSUER, which is the audience of administrators",
+    when: hasIssuer,
+  })
   .refine((s) => s.ADMIN_TOKEN !== s.KEYCARD_SECRET, {
     path: ["ADMIN_TOKEN"],
     error: "the same as KEYCARD_SECRET",
@@ -197,6 +202,10 @@ function wrongSecrets({ CLUSTERS, CLUSTER_SECRETS }: ClusterSettings): string[] 
 /** Judged beside the other rules, not after them: all problems are named at once. */
 function hasSecret({ value }: z.core.ParsePayload): boolean {
   return typeof value === "object" && value !== null && "KEYCARD_SECRET" in value && value.KEYCARD_SECRET !== undefined;
+}
+
+function hasIssuer({ value }: z.core.ParsePayload): boolean {
+  return typeof value === "object" && value !== null && "ISSUER" in value && value.ISSUER !== undefined;
 }
 
 function hasClusters({ value, issues }: z.core.ParsePayload): boolean {

@@ -4,6 +4,7 @@
  */
 import { Refusal } from "#contract/refusal";
 import { AUDIT_OUTBOX_SCHEMA } from "../audit/audit.ts";
+import { adminScopesIn } from "../clients/admin-scope.ts";
 import type { Origin } from "../origin.ts";
 import { OUTBOX_SCHEMA } from "../revocations/outbox.ts";
 import { effectiveScope, type SignInMethod } from "./session.ts";
@@ -34,6 +35,8 @@ export interface Opening {
   readonly passwordGeneration?: number | undefined;
   /** An account of another tenant is none to the opener. */
   readonly tenant?: string | undefined;
+  /** Its first access token is to be for administration. */
+  readonly administration?: boolean | undefined;
 }
 
 /** Seconds since the epoch. */
@@ -136,7 +139,7 @@ export class AccountTable {
  */
 export function demandOpenable(
   account: AccountRow | undefined,
-  { method, passwordGeneration = 0, tenant, scope }: Opening,
+  { method, passwordGeneration = 0, tenant, scope, administration }: Opening,
   nowMs: number,
 ): AccountRow {
   const known = account !== undefined && account.deleted_at === null && isOfTenant(account, tenant);
@@ -145,11 +148,24 @@ export function demandOpenable(
     throw new Refusal("credentials_wrong", { detail: "the password was changed since it was judged" });
   }
   if (isDisabled(account, nowMs)) throw new Refusal("account_disabled");
-  const granted = effectiveScope(account.scope, scope ?? null)?.split(" ").length ?? 0;
-  if (scope !== undefined && granted !== scope.split(" ").length) {
+  const granted = effectiveScope(account.scope, scope ?? null);
+  if (scope !== undefined && granted?.split(" ").length !== scope.split(" ").length) {
     throw new Refusal("scope_invalid", { detail: "more than the account has" });
   }
+  if (administration === true) demandAdministrable(method, granted);
   return account;
+}
+
+/**
+ * Lets a session have tokens for administration. One that a backend opened has none: whoever may open sessions would else be every
+ * administrator.
+ *
+ * @param scope what the session has
+ * @throws {Refusal} `scope_insufficient`
+ */
+export function demandAdministrable(method: SignInMethod, scope: string | null): void {
+  if (method === "backend") throw new Refusal("scope_insufficient", { detail: "a backend opened the session" });
+  if (adminScopesIn(scope).length === 0) throw new Refusal("scope_insufficient", { detail: "no admin scope" });
 }
 
 /** @param tenant undefined for who is bound to none */

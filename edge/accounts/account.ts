@@ -23,6 +23,7 @@ import {
   ACCOUNT_SCHEMA,
   type AccountRow,
   AccountTable,
+  demandAdministrable,
   demandOpenable,
   type Identity,
   isDisabled,
@@ -153,7 +154,7 @@ export class Account extends DurableObject<Env> {
    * Opens a session for somebody who proved who they are. Past the limit the one unused for longest ends.
    *
    * @throws {Refusal} `not_found` (`credentials_wrong` after a password) where there is no such account, `account_disabled`,
-   *   `scope_invalid` when more is asked for than the account has
+   *   `scope_invalid` when more is asked for than the account has, `scope_insufficient` when it could not administrate
    */
   open(opening: Opening): Promise<Outcome<OpenedSession>> {
     return answer(async () => {
@@ -170,10 +171,15 @@ export class Account extends DurableObject<Env> {
    * answer, and comes back after the grace, would look like a thief.
    *
    * @param standing the cutoff of the tenant that the caller takes the account for
+   * @param administration whether the access token is to be for administration
    * @returns the traded session; or, when the tenant is another one, its name, and nothing is traded
-   * @throws {Refusal} `refresh_invalid`, `session_revoked`, `refresh_reused`: PROTOCOL, "Refresh token"
+   * @throws {Refusal} `refresh_invalid`, `session_revoked`, `refresh_reused`: PROTOCOL, "Refresh token"; `scope_insufficient`
    */
-  refresh(presented: RefreshToken, standing: Standing): Promise<Outcome<OpenedSession | WrongTenant>> {
+  refresh(
+    presented: RefreshToken,
+    standing: Standing,
+    administration = false,
+  ): Promise<Outcome<OpenedSession | WrongTenant>> {
     return answer(async () => {
       this.#demandAccount();
       const tid = this.#row()?.tid ?? null;
@@ -184,6 +190,7 @@ export class Account extends DurableObject<Env> {
       const rotation = rotate(this.#session(presented.sid), presented, now, rules, secret);
       if (rotation.step === "refuse") throw new Refusal(rotation.code, { detail: rotation.detail });
       if (rotation.step === "theft") return await this.#theft(presented.sid, now);
+      if (administration) this.#demandAdministrable(rotation.session);
       if (rotation.step === "advance") this.#sessions.advance(rotation.session);
       return this.#opened(rotation.session, rotation.token);
     });
@@ -679,6 +686,10 @@ export class Account extends DurableObject<Env> {
     if (session === undefined || !isLive(session, Date.now())) {
       throw new Refusal("session_revoked", { detail: "the session is over" });
     }
+  }
+
+  #demandAdministrable({ method, scope }: Session): void {
+    demandAdministrable(method, effectiveScope(this.#demandRow().scope, scope));
   }
 
   #opened(session: Session, token: RefreshToken): OpenedSession {

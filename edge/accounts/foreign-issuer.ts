@@ -66,13 +66,13 @@ const kept = new WeakMap<object, Map<string, Kept>>();
  *
  * @param opening what else the session is to be; `scope` as for a login
  * @param nonce what the token must repeat, where the caller asked for one
- * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `account_disabled`, `scope_invalid`; `unavailable` when
- *   the issuer's keys cannot be had
+ * @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; as `Account.open`; `unavailable` when the issuer's keys cannot
+ *   be had
  */
 export async function openForeignSession(
   env: Env,
   subjectToken: string,
-  opening: Pick<Opening, "device" | "scope" | "origin">,
+  opening: Pick<Opening, "device" | "scope" | "origin" | "administration">,
   nonce?: string,
 ): Promise<OpenedSession> {
   const { issuer, token } = await verifySubjectToken(env, subjectToken, nonce);

@@ -45,9 +45,12 @@ export const AUDIT_TYPES = [
 ] as const;
 export type AuditType = (typeof AUDIT_TYPES)[number];
 
-/** Who acted. `id` is a subject, an admin's or a client's name, or which part of the edge. At most 256 characters. */
+/**
+ * Who acted: somebody for themselves (`user`), or as an administrator: the holder of ADMIN_TOKEN (`admin`), a `client`, or a person
+ * (`account`). `id` is a subject, a client's id, or which part of the edge. At most 256 characters.
+ */
 export interface AuditActor {
-  readonly kind: "user" | "admin" | "client" | "system";
+  readonly kind: "user" | "admin" | "client" | "account" | "system";
   readonly id: string;
 }
 

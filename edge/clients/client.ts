@@ -13,20 +13,7 @@ import { randomName } from "../identifiers.ts";
 import { hasSchema, migrate, migrateExisting } from "../migrations.ts";
 import { answer, type Outcome } from "../outcome.ts";
 import { sameSecret } from "../subkeys.ts";
-
-/** What an admin client can be allowed to do. A closed list. */
-export const ADMIN_SCOPES = [
-  "revocations:write",
-  "revocations:read",
-  "sessions:read",
-  "sessions:write",
-  "accounts:read",
-  "accounts:write",
-  "audit:read",
-  "keys:write",
-  "clients:write",
-] as const;
-export type AdminScope = (typeof ADMIN_SCOPES)[number];
+import { type AdminScope, adminScopesIn } from "./admin-scope.ts";
 
 /** Algorithms of client assertions. HMAC is absent: the secret is not kept in a form that could verify one. */
 export const ASSERTION_ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"] as const;
@@ -249,10 +236,7 @@ function summary({ client_id, name, jwks, scopes, tid, disabled, created_at }: C
   return {
     client_id,
     name,
-    // Only what `create` was given stands there.
-    scopes: scopes
-      .split(" ")
-      .filter((scope): scope is AdminScope => (ADMIN_SCOPES as readonly string[]).includes(scope)),
+    scopes: adminScopesIn(scopes),
     tid,
     authentication: jwks === null ? "client_secret" : "private_key_jwt",
     disabled: disabled !== 0,

@@ -120,6 +120,7 @@ const OAUTH_ERRORS: Partial<Record<RefusalCode, OAuthError>> = {
   client_unauthorized: { status: 400, error: "unauthorized_client" },
   grant_unsupported: { status: 400, error: "unsupported_grant_type" },
   scope_invalid: { status: 400, error: "invalid_scope" },
+  resource_invalid: { status: 400, error: "invalid_target" },
   refresh_invalid: { status: 400, error: "invalid_grant" },
   refresh_reused: { status: 400, error: "invalid_grant" },
   session_revoked: { status: 400, error: "invalid_grant" },

@@ -36,6 +36,7 @@ export const REFUSALS = {
   client_unauthorized: { status: 400, advice: "fix", message: "The client may not do this." },
   grant_unsupported: { status: 400, advice: "fix", message: "The grant type is not supported." },
   scope_invalid: { status: 400, advice: "fix", message: "The scope is unknown or more than may be given." },
+  resource_invalid: { status: 400, advice: "fix", message: "The resource is unknown." },
   too_many_attempts: { status: 429, advice: "wait", message: "Too many attempts." },
   request_malformed: { status: 400, advice: "fix", message: "The request is malformed." },
   request_too_large: { status: 413, advice: "fix", message: "The request is too large." },

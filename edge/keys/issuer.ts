@@ -2,7 +2,7 @@
  * The edge as an issuer: signs, and verifies what it signed. The keys come from the KeyRing and stay in the isolate for a
  * while, so that a token costs no call.
  */
-import { createLocalJWKSet, errors, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
+import { createLocalJWKSet, decodeJwt, errors, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
 import {
   type AccessTokenClaims,
   type SigningKey,
@@ -116,10 +116,14 @@ export function ownKeys(env: Env): JWTVerifyGetKey {
   };
 }
 
-/** @returns the token, and how many seconds it is good for */
+/**
+ * @param audience where it is good: at the doors, unless said otherwise
+ * @returns the token, and how many seconds it is good for
+ */
 export async function issueAccessToken(
   env: Env,
   grant: Grant,
+  audience: string = readConfig(env).audience,
 ): Promise<{ readonly token: string; readonly expiresIn: number }> {
   const config = readConfig(env);
   // A session that began in the second of a cutoff is stamped with the next one: its tokens must not be older than it.
@@ -127,7 +131,7 @@ export async function issueAccessToken(
   const exp = Math.min(iat + config.accessTokenTtlSeconds, grant.expires_at);
   const claims: AccessTokenClaims = {
     iss: config.issuer,
-    aud: config.audience,
+    aud: audience,
     sub: grant.sub,
     client_id: config.clientId,
     iat,
@@ -143,22 +147,48 @@ export async function issueAccessToken(
   return { token: await signAccessToken(claims, await signingKey(env)), expiresIn: exp - iat };
 }
 
+/** How a token is judged. */
+export interface Reading {
+  /** Where it must be good: at the doors, unless said otherwise. */
+  readonly audience?: string | undefined;
+  /** When it is judged: the past for a token that may have expired since. */
+  readonly now?: Date | undefined;
+}
+
 /**
- * Judges an access token of our own. What it cannot see is whether the token is revoked; the Account and the log know.
+ * Judges a person's access token of our own. What it cannot see is whether the token is revoked; the Account and the log know.
  *
- * @param now when it is judged: the past for a token that may have expired since
  * @throws {Refusal} as `verifyAccessToken`
  */
-export async function readAccessToken(env: Env, token: string, now: Date = new Date()): Promise<VerifiedClaims> {
-  const { issuer, audience } = readConfig(env);
+export async function readAccessToken(
+  env: Env,
+  token: string,
+  { audience = readConfig(env).audience, now = new Date() }: Reading = {},
+): Promise<VerifiedClaims> {
   const rules: TokenRules = {
-    issuer,
+    issuer: readConfig(env).issuer,
     audience,
     // A key of an algorithm that is no longer configured may still have living tokens.
     algorithms: ["RS256", "ES256", "EdDSA"],
     clockSkewSeconds: CLOCK_SKEW_SECONDS,
   };
   return await verifyAccessToken(token, ownKeys(env), rules, now);
+}
+
+/**
+ * As `readAccessToken`, wherever the token is good: at the doors or for administration. What it claims decides only how it is judged.
+ */
+export async function readEitherToken(env: Env, token: string, now?: Date): Promise<VerifiedClaims> {
+  const { issuer, audience } = readConfig(env);
+  return await readAccessToken(env, token, { audience: audienceIn(token) === issuer ? issuer : audience, now });
+}
+
+function audienceIn(token: string): unknown {
+  try {
+    return decodeJwt(token).aud;
+  } catch {
+    return undefined; // refused a moment later
+  }
 }
 
 /** What is known while it is fresh, else what `learn` brings; and what was known last while nothing can be learnt. */

@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { REFUSALS, type RefusalCode } from "#contract/refusal";
 import { AUDIT_TYPES } from "../audit/audit.ts";
-import { ADMIN_SCOPES } from "../clients/client.ts";
+import { ADMIN_SCOPES } from "../clients/admin-scope.ts";
 
 const seconds = z.int().describe("Seconds since the epoch.");
 const milliseconds = z.int().describe("Milliseconds since the epoch.");
@@ -69,7 +69,7 @@ export const account = z.object({
 });
 export const deletedAccount = z.object({ revocation: text });
 
-const actor = z.object({ kind: z.enum(["user", "admin", "client", "system"]), id: text });
+const actor = z.object({ kind: z.enum(["user", "admin", "client", "account", "system"]), id: text });
 const target = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("token"), jti: text }),
   z.object({ kind: z.literal("session"), sid: text }),
@@ -158,6 +158,16 @@ export const client = z.object({
   disabled: z.boolean(),
   created_at: milliseconds,
   client_secret: text.optional().describe("Shown once, when the client is made."),
+});
+
+export const principal = z.object({
+  kind: z.enum(["root", "client", "account"]),
+  id: text.describe("`root`, a client_id or a sub."),
+  scopes: z.array(z.enum(ADMIN_SCOPES)),
+  tid: text.optional().describe("The one tenant that it reaches."),
+  name: text.optional().describe("Of a client."),
+  login: text.optional().describe("Of an account."),
+  sid: text.optional().describe("Of an account: the session that the token is of."),
 });
 
 export const key = z.object({

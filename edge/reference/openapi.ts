@@ -1,7 +1,7 @@
 /** The edge described in OpenAPI 3.1, from the schemas that judge what comes in. */
 import { z } from "zod";
 import { REFUSALS, type RefusalCode } from "#contract/refusal";
-import { ADMIN_SCOPES } from "../clients/client.ts";
+import { ADMIN_SCOPES } from "../clients/admin-scope.ts";
 import { oauthProblem, problem } from "./answers.ts";
 import { OPERATIONS, type Operation } from "./operations.ts";
 
@@ -41,12 +41,16 @@ export function refusalsOf(operation: Operation): readonly RefusalCode[] {
       ...(body === undefined ? [] : ofBody),
       ...(query === undefined ? [] : (["request_malformed"] as const)),
       ...(access === "anybody" || access === "client" ? [] : access === "node" ? ofNode : ofBearer),
-      ...(access === "bearer" ? (["session_revoked"] as const) : []),
+      ...(access === "bearer" || isAdministration(access) ? (["session_revoked"] as const) : []),
       ...(isScope(access) ? (["scope_insufficient"] as const) : []),
       ...refusals,
       ...(["unavailable", "internal"] as const),
     ]),
   ];
+}
+
+function isAdministration(access: string): boolean {
+  return access === "administrator" || isScope(access);
 }
 
 export function isScope(access: string): boolean {
@@ -123,7 +127,7 @@ function security({ access }: Operation): unknown[] {
   if (access === "bearer") return [{ accessToken: [] }];
   if (access === "node") return [{ nodeToken: [] }];
   if (access === "client") return [{}, { clientSecret: [] }];
-  return [{ adminClient: [access] }, { adminToken: [] }];
+  return [{ adminClient: isScope(access) ? [access] : [] }, { adminAccount: [] }, { adminToken: [] }];
 }
 
 function schemes() {
@@ -135,6 +139,10 @@ function schemes() {
       description: "A token that a node signs with the secret of its cluster, for one question.",
     },
     adminToken: { type: "http", scheme: "bearer", description: "ADMIN_TOKEN: every scope, every tenant." },
+    adminAccount: {
+      ...{ type: "http", scheme: "bearer", bearerFormat: "at+jwt" },
+      description: "A person's access token for administration: asked for with `resource`, the issuer (RFC 8707).",
+    },
     adminClient: { type: "oauth2", flows: { clientCredentials: { tokenUrl: "/oauth/token", scopes } } },
     clientSecret: {
       type: "http",

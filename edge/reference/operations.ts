@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { JWT_MEDIA_TYPE } from "#contract/cluster";
 import type { RefusalCode } from "#contract/refusal";
-import type { AdminScope } from "../clients/client.ts";
+import type { AdminScope } from "../clients/admin-scope.ts";
 import {
   accountBody,
   accountChangeBody,
@@ -23,8 +23,8 @@ import { receiptsQuery } from "../routes/receipt-list.ts";
 import { bulkBody, revocationBody } from "../routes/revocation.ts";
 import * as answers from "./answers.ts";
 
-/** Who may call: anybody, the holder of an access token, an OAuth client, a node of a cluster, or an administrator with a scope. */
-export type Access = "anybody" | "bearer" | "client" | "node" | AdminScope;
+/** Who may call: anybody, the holder of an access token, an OAuth client, a node of a cluster, or an administrator, with a scope or any. */
+export type Access = "anybody" | "bearer" | "client" | "node" | "administrator" | AdminScope;
 
 export interface Operation {
   readonly tag: "People" | "OAuth" | "Accounts" | "Revocations" | "Administration" | "Signals" | "About";
@@ -49,6 +49,8 @@ const FOLLOW = [
   "`text/event-stream`: an event `receipt` now and at every change, until it is enforced.",
 ] as const;
 const ONCE = ["Idempotency-Key", "At most 128 characters: a repetition within a day gets the first answer."] as const;
+/** Of a request for a token for administration. */
+const FOR_ADMINISTRATION = ["resource_invalid", "scope_insufficient"] as const;
 const SUB = "u_5XkPz0TqWm2RbN8c";
 const SID = `${SUB}.Zm9vYmFyYmF6cXV4MTIzNA`;
 
@@ -58,13 +60,19 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     ...{ tag: "People", access: "anybody", summary: "Log in with a password: a session, and its tokens." },
     body: json(loginBody, { login: "ada@example.com", password: "correct horse", device: "Ada's phone" }),
     answers: { 200: answers.tokens },
-    refusals: ["credentials_wrong", "account_disabled", "scope_invalid", "too_many_attempts", "origin_forbidden"],
+    refusals: [
+      ...(["credentials_wrong", "account_disabled", "scope_invalid", "too_many_attempts", "origin_forbidden"] as const),
+      ...FOR_ADMINISTRATION,
+    ],
   },
   "POST /refresh": {
     ...{ tag: "People", access: "anybody", summary: "Trade a refresh token, from the cookie or the body." },
     body: json(refreshBody, { refresh_token: "kcr.…" }),
     answers: { 200: answers.tokens },
-    refusals: ["token_missing", "refresh_invalid", "refresh_reused", "session_revoked", "origin_forbidden"],
+    refusals: [
+      ...(["token_missing", "refresh_invalid", "refresh_reused", "session_revoked", "origin_forbidden"] as const),
+      ...FOR_ADMINISTRATION,
+    ],
   },
   "POST /logout": {
     ...{ tag: "People", access: "anybody", summary: "End this session, the others, or all." },
@@ -282,6 +290,10 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     ...{ tag: "Administration", access: "clients:write", summary: "Delete an admin client: its tokens die with it." },
     answers: { 204: null },
     refusals: ["not_found"],
+  },
+  "GET /admin/me": {
+    ...{ tag: "Administration", access: "administrator", summary: "Whose credential this is, and what it may do." },
+    answers: { 200: answers.principal },
   },
   "GET /admin/audit": {
     ...{ tag: "Administration", access: "audit:read", summary: "The audit trail, by page, or as JSON lines." },

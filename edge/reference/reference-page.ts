@@ -78,6 +78,7 @@ function example({ media, example }: NonNullable<Operation["body"]>): string {
 
 function audience(access: string): string {
   if (isScope(access)) return `administrators with ${access}`;
+  if (access === "administrator") return "administrators";
   if (access === "bearer") return "the holder of an access token";
   if (access === "node") return "the nodes of a cluster";
   return access === "client" ? "OAuth clients" : "anybody";

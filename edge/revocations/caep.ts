@@ -83,7 +83,7 @@ function subjectOf(target: RevocationTarget, event: LoggedEvent, to: Audience): 
 function initiatorOf({ actor, code }: LoggedEvent): "admin" | "user" | "policy" | "system" {
   if (code === "refresh_reused") return "policy";
   if (actor === undefined) return "user";
-  return actor.kind === "client" ? "admin" : actor.kind;
+  return actor.kind === "client" || actor.kind === "account" ? "admin" : actor.kind;
 }
 
 function complex(members: Readonly<Record<string, SubjectId>>): SubjectId {

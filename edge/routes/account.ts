@@ -6,9 +6,16 @@ import { networkOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
 import { cutoffFor } from "../revocations/cutoffs.ts";
 import type { Order } from "../revocations/revocation-log.ts";
-import { actOfAdministrator, demandAdministrator, demandTenant, type Principal } from "./administrator.ts";
+import {
+  actOfAdministrator,
+  demandAdministrator,
+  demandGivable,
+  demandTenant,
+  type Principal,
+} from "./administrator.ts";
+import { bearerSession } from "./bearer.ts";
 import { demandTrustedOrigin } from "./browser.ts";
-import { actOf, bearerSession, device, loginName, password, recordingFailure, signedIn } from "./login.ts";
+import { actOf, device, loginName, password, recordingFailure, signedIn } from "./login.ts";
 import { name, reason, scope, subject } from "./names.ts";
 import { type Exchange, pathPart, readBody, readQuery } from "./request.ts";
 
@@ -78,6 +85,7 @@ export async function createAccount(c: Exchange): Promise<Response> {
   const principal = await demandAdministrator(c, "accounts:write");
   const { login, password, link, sub: wanted, tid = principal.tid, scope } = await readBody(c, accountBody);
   demandTenant(principal, tid ?? null);
+  demandGivable(principal, scope);
   const account = { sub: wanted, tid: tid ?? null, scope: scope ?? null };
   const by = actOfAdministrator(c, principal);
   const made = (sub: string) => {
@@ -118,6 +126,7 @@ export async function changeAccount(c: Exchange): Promise<Response> {
   const principal = await demandAdministrator(c, "accounts:write");
   const sub = subjectInPath(c);
   const { reason, ...change } = await readBody(c, accountChangeBody);
+  demandGivable(principal, change.scope);
   if (change.until !== undefined && change.until * 1000 <= Date.now()) {
     throw malformed("until", "must be in the future");
   }
@@ -141,13 +150,14 @@ export async function openSession(c: Exchange): Promise<Response> {
   if (create !== undefined) {
     const tid = create.tid ?? principal.tid ?? null;
     demandTenant(principal, tid);
+    demandGivable(principal, create.scope);
     const owner = { sub, login: null, tid, scope: create.scope ?? null };
     await ask(object.ensure(owner, actOfAdministrator(c, principal)));
   }
   const network = address === undefined ? undefined : networkOf(address, 24, 48);
   const origin = { ...(network && { address: network }), ...(user_agent && { user_agent }) };
   const opened = await ask(object.open({ method: "backend", device, scope, origin, tenant: principal.tid }));
-  return await signedIn(c, opened, false, actOfAdministrator(c, principal));
+  return await signedIn(c, opened, { inCookie: false }, actOfAdministrator(c, principal));
 }
 
 async function account(c: Exchange, principal: Principal, sub: string, revocation?: string): Promise<Response> {

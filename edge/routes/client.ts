@@ -3,10 +3,17 @@ import type { JSONWebKeySet } from "jose";
 import { z } from "zod";
 import { Refusal } from "#contract/refusal";
 import { audit } from "../audit/audit.ts";
-import { ADMIN_SCOPES, ASSERTION_ALGORITHMS, type ClientSummary } from "../clients/client.ts";
+import { ADMIN_SCOPES } from "../clients/admin-scope.ts";
+import { ASSERTION_ALGORITHMS, type ClientSummary } from "../clients/client.ts";
 import { isClientId, newClientId } from "../identifiers.ts";
 import { ask } from "../outcome.ts";
-import { actOfAdministrator, demandAdministrator, demandTenant, type Principal } from "./administrator.ts";
+import {
+  actOfAdministrator,
+  demandAdministrator,
+  demandGivable,
+  demandTenant,
+  type Principal,
+} from "./administrator.ts";
 import { name } from "./names.ts";
 import { type Exchange, pathPart, readBody } from "./request.ts";
 
@@ -80,8 +87,8 @@ async function reachableClient(c: Exchange, principal: Principal): Promise<Clien
 
 /** @throws {Refusal} `scope_insufficient` for a client that could do more than the one who makes it */
 function demandWithin(principal: Principal, scopes: readonly string[], tid: string | undefined): void {
-  const beyond = scopes.filter((scope) => !principal.scopes.some((held) => held === scope));
-  if (beyond.length > 0 || (principal.tid !== undefined && tid !== principal.tid)) {
+  demandGivable(principal, scopes.join(" "));
+  if (principal.tid !== undefined && tid !== principal.tid) {
     throw new Refusal("scope_insufficient", { detail: `${principal.id} cannot give what it does not have` });
   }
 }

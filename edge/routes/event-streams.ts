@@ -6,7 +6,7 @@ import { ask } from "../outcome.ts";
 import { SESSION_REVOKED } from "../revocations/caep.ts";
 import { revocationLog } from "../revocations/cutoffs.ts";
 import type { EventStream } from "../revocations/event-streams.ts";
-import { actOfAdministrator, demandAdministrator, type Principal, ROOT } from "./administrator.ts";
+import { actOfAdministrator, demandAdministrator, nameOf, type Principal } from "./administrator.ts";
 import { type Exchange, pathPart, readBody, readQuery } from "./request.ts";
 
 /** RFC 8935. */
@@ -77,7 +77,7 @@ export async function createStream(c: Exchange): Promise<Response> {
   const push = delivery.method === PUSH ? delivery : undefined;
   const stream = await ask(
     revocationLog(c.env).createStream({
-      owner: principal.id,
+      owner: nameOf(principal),
       tid: principal.tid ?? null,
       audience: principal.id,
       endpoint_url: push?.endpoint_url ?? null,
@@ -158,8 +158,8 @@ function configuration(c: Exchange, stream: EventStream) {
 }
 
 /** Whose streams one may see: one's own, or all for the holder of ADMIN_TOKEN. */
-function ownerOf({ id }: Principal): string | undefined {
-  return id === ROOT.id ? undefined : id;
+function ownerOf(principal: Principal): string | undefined {
+  return principal.kind === "root" ? undefined : nameOf(principal);
 }
 
 function record(c: Exchange, principal: Principal, type: "stream_created" | "stream_deleted", stream: string): void {

@@ -7,7 +7,7 @@ import { Refusal, toRefusal } from "#contract/refusal";
 import { logFailure } from "../log.ts";
 import { ask } from "../outcome.ts";
 import { revocationLog } from "../revocations/cutoffs.ts";
-import type { Principal } from "./administrator.ts";
+import { nameOf, type Principal } from "./administrator.ts";
 import type { Exchange } from "./request.ts";
 
 interface Task {
@@ -55,14 +55,14 @@ export async function carryOutOnce(
   }
 }
 
-/** One client's keys are not another's, and a key is not kept as it came: nobody said that it is no secret. */
-function keyOf(c: Exchange, { id }: Principal): string | undefined {
+/** One principal's keys are not another's, and a key is not kept as it came: nobody said that it is no secret. */
+function keyOf(c: Exchange, principal: Principal): string | undefined {
   const header = c.req.header("idempotency-key");
   if (header === undefined) return undefined;
   const [, quoted, bare] = KEY.exec(header) ?? [];
   const key = quoted ?? bare;
   if (key === undefined) throw new Refusal("request_malformed", { detail: "the Idempotency-Key is no short string" });
-  return digest(JSON.stringify([id, key]));
+  return digest(JSON.stringify([nameOf(principal), key]));
 }
 
 function replayed(c: Exchange, answer: string): Response {

@@ -5,14 +5,16 @@ import type { Actor, OpenedSession } from "../accounts/account.ts";
 import { normaliseLogin } from "../accounts/credential.ts";
 import { type RefreshToken, readRefreshToken } from "../accounts/session.ts";
 import { type Act, audit } from "../audit/audit.ts";
+import { adminScopesIn } from "../clients/admin-scope.ts";
 import { subjectOf } from "../identifiers.ts";
-import { issueAccessToken, publicKeySet, readAccessToken, signingKey } from "../keys/issuer.ts";
+import { issueAccessToken, publicKeySet, signingKey } from "../keys/issuer.ts";
 import { originOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
-import { rememberTenant, revocationLog, standingOf } from "../revocations/cutoffs.ts";
+import { rememberTenant, standingOf } from "../revocations/cutoffs.ts";
+import { bearerSession } from "./bearer.ts";
 import { clearRefreshCookie, demandTrustedOrigin, giveRefreshCookie, isBrowser, refreshCookie } from "./browser.ts";
 import { scope } from "./names.ts";
-import { bearer, type Exchange, pathPart, readBody } from "./request.ts";
+import { type Exchange, pathPart, readBody } from "./request.ts";
 
 /** A login name in the form in which it names a credential. */
 export const loginName = z.string().max(254).transform(normaliseLogin).pipe(z.string().min(1).max(254));
@@ -21,13 +23,16 @@ export const password = z.string().min(1).max(1024);
 const refreshToken = z.string().min(1).max(1024);
 /** What a person calls the device. */
 export const device = z.string().min(1).max(128);
+/** RFC 8707 section 2: where the access token is to be good. */
+export const resource = z.string().max(1024);
 export const loginBody = z.strictObject({
   login: loginName,
   password,
   device: device.optional(),
   scope: scope.optional(),
+  resource: resource.optional(),
 });
-export const refreshBody = z.strictObject({ refresh_token: refreshToken.optional() });
+export const refreshBody = z.strictObject({ refresh_token: refreshToken.optional(), resource: resource.optional() });
 export const logoutBody = z.strictObject({
   refresh_token: refreshToken.optional(),
   scope: z.enum(["local", "others", "global"]).default("local"),
@@ -35,26 +40,38 @@ export const logoutBody = z.strictObject({
 
 export async function login(c: Exchange): Promise<Response> {
   demandTrustedOrigin(c);
-  const { login, password, device, scope } = await readBody(c, loginBody);
+  const { login, password, device, scope, resource } = await readBody(c, loginBody);
+  const administration = isForAdministration(c, resource);
   const by = actOf(c, "unknown");
   const { sub, passwordGeneration } = await ask(c.env.CREDENTIAL.getByName(login).verify(password, by));
-  const opening = { method: "password", device, scope, origin: originOf(c.req.raw), passwordGeneration } as const;
+  const origin = originOf(c.req.raw);
+  const opening = { method: "password", device, scope, origin, passwordGeneration, administration } as const;
   const opened = await recordingFailure(c, "sign_in_failed", sub, () => {
     return ask(c.env.ACCOUNT.getByName(sub).open(opening));
   });
-  return await signedIn(c, opened);
+  return await signedIn(c, opened, { administration });
+}
+
+/**
+ * Whether a token is asked for that is for administration: its resource is the issuer itself, and no node takes it.
+ *
+ * @throws {Refusal} `resource_invalid` for any other resource
+ */
+export function isForAdministration(c: Exchange, resource: string | undefined): boolean {
+  if (resource !== undefined && resource !== c.var.config.issuer) throw new Refusal("resource_invalid");
+  return resource !== undefined;
 }
 
 /**
  * The tokens of a session that was just opened.
  *
- * @param inCookie as in `tokens`
  * @param by who opened it, where that was not its holder
  */
-export async function signedIn(c: Exchange, opened: OpenedSession, inCookie?: boolean, by?: Act): Promise<Response> {
+export async function signedIn(c: Exchange, opened: OpenedSession, manner: Giving = {}, by?: Act): Promise<Response> {
   const { sub, sid, tid, method } = opened.grant;
-  audit(c.env, { type: "sign_in", ...(by ?? actOf(c, sub)), sub, sid, tid: tid ?? undefined, reason: method });
-  return await tokens(c, opened, inCookie);
+  const reason = manner.administration === true ? `${method}, for administration` : method;
+  audit(c.env, { type: "sign_in", ...(by ?? actOf(c, sub)), sub, sid, tid: tid ?? undefined, reason });
+  return await tokens(c, opened, manner);
 }
 
 /** Who acts, and from where: a person, by the subject that is known or supposed. */
@@ -88,17 +105,18 @@ export async function refresh(c: Exchange): Promise<Response> {
   const presented = presentedToken(c, body.refresh_token);
   if (presented === undefined) throw new Refusal("token_missing", { detail: "no refresh token" });
   const token = readRefreshToken(presented, c.var.config.secret);
+  const administration = isForAdministration(c, body.resource);
   // A trade without an answer is a danger to the holder, so that the key is at hand before it.
   await signingKey(c.env);
-  return await tokens(c, await trade(c, token));
+  return await tokens(c, await trade(c, token, administration), { administration });
 }
 
 /** Trades a refresh token with the account that it names. */
-export async function trade(c: Exchange, token: RefreshToken): Promise<OpenedSession> {
+export async function trade(c: Exchange, token: RefreshToken, administration: boolean): Promise<OpenedSession> {
   const sub = subjectOf(token.sid);
   for (;;) {
     const standing = await standingOf(c.env, sub);
-    const traded = await ask(c.env.ACCOUNT.getByName(sub).refresh(token, standing));
+    const traded = await ask(c.env.ACCOUNT.getByName(sub).refresh(token, standing, administration));
     if (!("tenant" in traded)) return traded;
     rememberTenant(sub, traded.tenant);
   }
@@ -147,24 +165,22 @@ async function actorOf(c: Exchange, named: string | undefined): Promise<Actor> {
   return { access: { sid } };
 }
 
-/** The session of a bearer whose token the log has not revoked. Whether the session lives is for the Account to say. */
-export async function bearerSession(c: Exchange): Promise<{ sub: string; sid: string; cutoff: number }> {
-  const token = bearer(c);
-  if (token === undefined) throw new Refusal("token_missing");
-  const claims = await readAccessToken(c.env, token);
-  const { cutoff, tokenRevoked } = await ask(revocationLog(c.env).standing(claims.tid ?? null, claims.jti));
-  if (claims.auth_time <= cutoff) throw new Refusal("session_revoked", { detail: "it began before a cutoff" });
-  if (tokenRevoked) throw new Refusal("token_revoked");
-  return { sub: claims.sub, sid: claims.sid, cutoff };
+/** How tokens are given out. */
+export interface Giving {
+  /** Whether the refresh token goes where no script can read it, instead of into the body; for browsers, unless said otherwise. */
+  readonly inCookie?: boolean | undefined;
+  /** Whether the access token is for administration. It then has the admin scopes alone. */
+  readonly administration?: boolean | undefined;
 }
 
-/** @param inCookie whether the refresh token goes where no script can read it, instead of into the body */
 export async function tokens(
   c: Exchange,
-  { grant, refreshToken }: OpenedSession,
-  inCookie: boolean = isBrowser(c),
+  { grant: whole, refreshToken }: OpenedSession,
+  { inCookie = isBrowser(c), administration = false }: Giving,
 ): Promise<Response> {
-  const access = await issueAccessToken(c.env, grant);
+  const grant = administration ? { ...whole, scope: adminScopesIn(whole.scope).join(" ") } : whole;
+  const { issuer, audience } = c.var.config;
+  const access = await issueAccessToken(c.env, grant, administration ? issuer : audience);
   const refreshExpiresIn = Math.max(0, grant.expires_at - Math.floor(Date.now() / 1000));
   if (inCookie) giveRefreshCookie(c, refreshToken, refreshExpiresIn);
   return c.json({

@@ -1,5 +1,6 @@
 /** What others may read about this server before they talk to it: RFC 8414, and the Shared Signals Framework 1.0 section 7. */
-import { ADMIN_SCOPES, ASSERTION_ALGORITHMS } from "../clients/client.ts";
+import { ADMIN_SCOPES } from "../clients/admin-scope.ts";
+import { ASSERTION_ALGORITHMS } from "../clients/client.ts";
 import { GRANT_TYPES } from "./oauth.ts";
 import type { Exchange } from "./request.ts";
 

@@ -16,12 +16,12 @@ import {
   TOKEN_EXCHANGE_GRANT,
 } from "../clients/oauth.ts";
 import { newRevocationId, subjectOf } from "../identifiers.ts";
-import { readAccessToken, signingKey } from "../keys/issuer.ts";
+import { readEitherToken, signingKey } from "../keys/issuer.ts";
 import { originOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
 import { cutoffFor, revocationLog } from "../revocations/cutoffs.ts";
 import { demandAdministrator, type Principal, principalFor } from "./administrator.ts";
-import { device, recordingFailure, signedIn, tokens, trade } from "./login.ts";
+import { device, isForAdministration, recordingFailure, resource, signedIn, tokens, trade } from "./login.ts";
 import { bearer, type Exchange, readForm } from "./request.ts";
 
 const token = z.string().min(1).max(8192);
@@ -38,6 +38,7 @@ export const tokenForm = z.object({
   /** The `nonce` that the subject token must repeat, where the app sent one to its provider. Not in RFC 8693. */
   nonce: z.string().max(256).optional(),
   device: device.optional(),
+  resource: resource.optional(),
 });
 export const revokeForm = z.object({ ...clientParameters, token, token_type_hint: z.string().max(64).optional() });
 export const introspectForm = revokeForm;
@@ -67,10 +68,12 @@ async function refreshGrant(c: Exchange, form: TokenForm, caller: Caller): Promi
   if (caller.kind !== "public") throw new Refusal("client_unauthorized", { detail: "an admin client has no sessions" });
   if (form.refresh_token === undefined) throw missing("refresh_token");
   const presented = readRefreshToken(form.refresh_token, c.var.config.secret);
+  const administration = isForAdministration(c, form.resource);
   // A trade without an answer is a danger to the holder, so that the key is at hand before it.
   await signingKey(c.env);
-  const { grant, refreshToken } = await trade(c, presented);
-  return await tokens(c, { grant: { ...grant, scope: narrowed(grant.scope, form.scope) }, refreshToken }, false);
+  const { grant, refreshToken } = await trade(c, presented, administration);
+  const scope = narrowed(grant.scope, form.scope);
+  return await tokens(c, { grant: { ...grant, scope }, refreshToken }, { inCookie: false, administration });
 }
 
 /**
@@ -89,6 +92,8 @@ function narrowed(granted: string | null, asked: string | undefined): string | n
 /** RFC 6749 section 4.4. */
 async function clientCredentialsGrant(c: Exchange, form: TokenForm, caller: Caller): Promise<Response> {
   if (caller.kind !== "admin") throw new Refusal("client_invalid", { detail: "the grant is for admin clients" });
+  // Its tokens are for administration, whether it says so or not.
+  isForAdministration(c, form.resource);
   const scope = grantedScope(caller.client, form.scope);
   const { token, expiresIn } = await issueClientToken(c.env, caller.client, scope);
   return c.json({ access_token: token, token_type: "Bearer", expires_in: expiresIn, scope });
@@ -113,11 +118,12 @@ async function tokenExchangeGrant(c: Exchange, form: TokenForm, caller: Caller):
   }
   if (form.actor_token !== undefined)
     throw new Refusal("request_malformed", { detail: "nobody acts for another here" });
-  const opening = { device, scope, origin: originOf(c.req.raw) };
+  const administration = isForAdministration(c, form.resource);
+  const opening = { device, scope, origin: originOf(c.req.raw), administration };
   const opened = await recordingFailure(c, "sign_in_failed", undefined, () => {
     return openForeignSession(c.env, subject_token, opening, nonce);
   });
-  const response = await signedIn(c, opened, false);
+  const response = await signedIn(c, opened, { inCookie: false, administration });
   // Section 2.2.1.
   return c.json({ ...(await response.json<object>()), issued_token_type: ACCESS_TOKEN_KIND });
 }
@@ -143,7 +149,7 @@ async function endSessionOf(c: Exchange, text: string, caller: Caller): Promise<
 }
 
 async function revokeAccessToken(c: Exchange, text: string, caller: Caller): Promise<void> {
-  if (isForAdministration(c, text)) {
+  if (isOfClient(c, text)) {
     const claims = await judgedOrUndefined(readClientToken(c.env, text));
     if (claims === undefined) return;
     const own = caller.kind === "admin" && caller.client.client_id === claims.client_id;
@@ -151,7 +157,7 @@ async function revokeAccessToken(c: Exchange, text: string, caller: Caller): Pro
     await ask(c.env.CLIENT.getByName(claims.client_id).revokeToken(claims.jti, claims.exp));
     return;
   }
-  const claims = await judgedOrUndefined(readAccessToken(c.env, text));
+  const claims = await judgedOrUndefined(readEitherToken(c.env, text));
   if (claims === undefined) return;
   demandOwn(caller, claims.tid ?? null);
   await ask(
@@ -205,8 +211,8 @@ interface Introspected {
 }
 
 async function inspectAccessToken(c: Exchange, text: string): Promise<Introspected | undefined> {
-  if (isForAdministration(c, text)) return await inspectClientToken(c, text);
-  const claims = await judgedOrUndefined(readAccessToken(c.env, text));
+  if (isOfClient(c, text)) return await inspectClientToken(c, text);
+  const claims = await judgedOrUndefined(readEitherToken(c.env, text));
   if (claims === undefined) return undefined;
   const { cutoff, tokenRevoked } = await ask(revocationLog(c.env).standing(claims.tid ?? null, claims.jti));
   if (tokenRevoked || claims.auth_time <= cutoff) return undefined;
@@ -261,9 +267,10 @@ async function callerOf(c: Exchange, form: ClientParameters): Promise<Caller> {
   return await authenticateClient(c.env, c.var.config, c.req.header("authorization"), form);
 }
 
-/** Which of our two kinds of access token it claims to be: that decides only how it is judged. */
-function isForAdministration(c: Exchange, text: string): boolean {
-  return orUndefined(() => decodeJwt(text))?.aud === c.var.config.issuer;
+/** Whether it claims to be a client's access token: that decides only how it is judged. */
+function isOfClient(c: Exchange, text: string): boolean {
+  const claims = orUndefined(() => decodeJwt(text));
+  return claims?.aud === c.var.config.issuer && !("sid" in claims);
 }
 
 function orUndefined<T>(read: () => T): T | undefined {

@@ -5,7 +5,7 @@ import { Refusal, type RefusalCode } from "#contract/refusal";
 import { MAX_MARGIN_SECONDS, type RevocationManner, type RevocationTarget, signRehearsal } from "#contract/revocation";
 import type { Selection } from "../accounts/account.ts";
 import { newBulkId, newRevocationId, randomName, subjectOf } from "../identifiers.ts";
-import { forgetKeys, readAccessToken, signingKey } from "../keys/issuer.ts";
+import { forgetKeys, readEitherToken, signingKey } from "../keys/issuer.ts";
 import { KEY_RING_NAME } from "../keys/signing-key.ts";
 import { logFailure } from "../log.ts";
 import { ask } from "../outcome.ts";
@@ -311,7 +311,7 @@ async function claimsOf(
 ): Promise<{ readonly jti: string; readonly exp: number; readonly sub?: string; readonly tid?: string }> {
   try {
     const { iat } = decodeJwt(token);
-    return await readAccessToken(c.env, token, new Date((iat ?? 0) * 1000));
+    return await readEitherToken(c.env, token, new Date((iat ?? 0) * 1000));
   } catch (error) {
     const ours: RefusalCode[] = ["unavailable", "internal"];
     if (error instanceof Refusal && ours.includes(error.code)) throw error;

@@ -3,7 +3,7 @@ import { signTicket, TICKET_LIFETIME } from "#contract/access-token";
 import { randomName } from "../identifiers.ts";
 import { readAccessToken, signingKey } from "../keys/issuer.ts";
 import { ask } from "../outcome.ts";
-import { bearerSession } from "./login.ts";
+import { bearerSession } from "./bearer.ts";
 import { bearer, type Exchange } from "./request.ts";
 
 /** What the ticket lets in lives as long as the access token that asked for it, and is revoked with it. */

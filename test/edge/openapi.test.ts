@@ -111,6 +111,7 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
   "GET /admin/clients/:client_id": aClient,
   "PATCH /admin/clients/:client_id": async () => ({ ...(await aClient()), body: { disabled: true } }),
   "DELETE /admin/clients/:client_id": aClient,
+  "GET /admin/me": async () => admin({}),
   "GET /admin/audit": async () => admin({ path: "/admin/audit?limit=5" }),
   "GET /admin/audit/verify": async () => admin({}),
   "GET /admin/keys": async () => admin({}),
