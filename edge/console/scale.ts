@@ -6,7 +6,8 @@ export interface Axis {
   readonly ticks: readonly number[];
 }
 
-const DECADES = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+/** To eleven days: no token lives as long, and so no revocation takes as long. */
+const DECADES = Array.from({ length: 10 }, (_, power) => 10 ** power);
 
 /**
  * Milliseconds on a logarithmic axis: a revocation takes some tens of them, or the seconds that a node needs to be fenced, and both
@@ -15,8 +16,9 @@ const DECADES = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
  * @param from @param to pixels of the least and of the largest
  */
 export function durations(values: readonly number[], from: number, to: number): Axis {
-  const least = DECADES.findLast((decade) => decade <= Math.max(1, Math.min(...values, 10))) ?? 1;
-  const most = DECADES.find((decade) => decade >= Math.max(...values, least * 10)) ?? 10_000_000;
+  const shown = values.length === 0 ? [10, 1_000] : values;
+  const least = DECADES.findLast((decade) => decade <= Math.min(...shown)) ?? 1;
+  const most = DECADES.find((decade) => decade >= Math.max(...shown, least * 10)) ?? 1e9;
   const [low, high] = [Math.log10(least), Math.log10(most)];
   return {
     place: (value) => from + ((Math.log10(Math.max(least, value)) - low) / (high - low)) * (to - from),

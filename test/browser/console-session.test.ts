@@ -82,14 +82,14 @@ describe("the console", () => {
     expect(await page.getByLabel("Tenant").inputValue()).toBe("acme");
   });
 
-  it("goes on over many lifetimes of its token, and nobody notices", async () => {
+  it("renews its token before it ends, and nobody notices", async () => {
     const { page, go, wrongs } = await seatedWith(LOOKING);
     const refreshes: number[] = [];
     page.on("response", (response) => {
       if (response.url().endsWith("/refresh")) refreshes.push(response.status());
     });
     await go("#/revocations");
-    await until("it was renewed three times", () => refreshes.length >= 3, { withinMs: 60_000 });
+    await until("it was renewed twice", () => refreshes.length >= 2, { withinMs: 60_000 });
     expect(new Set(refreshes)).toEqual(new Set([200]));
     expect(await page.getByRole("alert").count()).toBe(0);
     expect(wrongs).toEqual([]);
@@ -126,7 +126,7 @@ describe("the console", () => {
     await go("#/revocations");
     await page.getByText("Nothing was revoked").or(page.getByRole("rowheader").first()).first().waitFor();
     await context.setOffline(true);
-    await page.getByText("The edge cannot be reached.").waitFor();
+    await page.getByText("What you see may be old").waitFor();
     await page.getByText(/^As of .* since then the edge cannot be reached/).waitFor();
     const { id } = await stack.edge.revoke(
       { kind: "user", sub: (await stack.newPerson()).sub },
@@ -134,7 +134,7 @@ describe("the console", () => {
     );
     await context.setOffline(false);
     await page.locator(`a[href="#/revocations/${id}"]`).waitFor();
-    expect(await page.getByText("The edge cannot be reached.").isVisible()).toBe(false);
+    expect(await page.getByText("What you see may be old").isVisible()).toBe(false);
   });
 
   it("says so when the edge is down at the start, and begins when it is up", async () => {

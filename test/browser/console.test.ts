@@ -1,4 +1,5 @@
 /** The console against a real stack: somebody is found, looked at and thrown out, with the mouse or without one, and it can be seen. */
+import { decodeJwt } from "jose";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { until } from "../../infra/until.ts";
@@ -233,6 +234,54 @@ describe("the console", () => {
     await page.getByRole("row").filter({ hasText: "node-3" }).waitFor({ state: "detached" });
     await stack.stack.restart("node-3");
     await page.getByRole("row").filter({ hasText: "node-3" }).getByText("ready").waitFor();
+  });
+
+  it("revokes once, however often it is tried after an answer was lost", async () => {
+    const { page } = desk;
+    const { person, gone } = await somebodyOnline({ login: "once@example.com" });
+    await lookAt(page, person);
+    await page.getByRole("button", { name: "Revoke all sessions…" }).click();
+    await dialog(page).getByText("1 session, 3 sockets").waitFor();
+    await page.route("**/admin/revocations", async (route) => {
+      await route.fetch();
+      await route.abort();
+    });
+    await confirm(page, "the train is in a tunnel");
+    await dialog(page).getByText("It may have been carried out.").waitFor();
+    await until("it was carried out", gone);
+    await page.unroute("**/admin/revocations");
+    await dialog(page)
+      .getByRole("button", { name: /^Revoke/ })
+      .click();
+    await untilEnforced(page);
+    await dialog(page).getByText("3 of 3").waitFor();
+    await dialog(page).getByRole("button", { name: "Done" }).click();
+    await page.getByText("the train is in a tunnel").waitFor();
+    expect(await page.getByText("the train is in a tunnel").count()).toBe(1);
+  });
+
+  it("leaves the focus where it is while it reads everything anew", async () => {
+    const { page } = desk;
+    const { person } = await somebodyOnline({ login: "focus@example.com" });
+    await lookAt(page, person);
+    const button = page.getByRole("button", { name: "Revoke laptop" });
+    await button.focus();
+    for (const path of ["/sockets", `/${person.sub}`, "/sockets"]) {
+      await page.waitForResponse((response) => response.url().endsWith(path));
+    }
+    expect(await button.evaluate((element) => element === document.activeElement)).toBe(true);
+  });
+
+  it("fetches another token when the edge does not take its own any more", async () => {
+    const { page } = desk;
+    await desk.go("#/health");
+    const called = await page.waitForRequest(/admin\/status/);
+    const { jti } = decodeJwt((await called.headerValue("authorization"))?.replace("Bearer ", "") ?? "");
+    await stack.edge.revoke({ kind: "token", jti: jti ?? "" }, "shown on a screen");
+    const answered = await page.waitForResponse((response) => response.url().endsWith("/refresh"));
+    expect(answered.status()).toBe(200);
+    await page.waitForResponse((response) => response.url().endsWith("/admin/status") && response.ok());
+    expect(await page.getByRole("alert").count()).toBe(0);
   });
 
   it("takes what somebody chose for text, wherever it shows it", async () => {
