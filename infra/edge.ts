@@ -21,6 +21,8 @@ export interface EdgeOptions {
   readonly port: number;
   /** Settings and secrets of the Worker. */
   readonly settings: Readonly<Record<string, string>>;
+  /** Default 30,000. */
+  readonly readyWithinMs?: number;
   onLine?(line: string): void;
   /** It ended, and nobody here asked it to. */
   onExit?(exit: Exit): void;
@@ -54,10 +56,10 @@ async function launchEdge(options: EdgeOptions): Promise<Child> {
     onLine: (line) => options.onLine?.(line),
   });
   child.exited.then(() => rm(temporary, { recursive: true, force: true })).catch(() => {});
-  const { bundleDir, stateDir, port, settings } = options;
+  const { bundleDir, stateDir, port, settings, readyWithinMs = READY_WITHIN_MS } = options;
   child.send({ bundleDir, stateDir, host: LOOPBACK, port, bindings: settings } satisfies EdgeHostSettings);
   const listening = await child.firstMessage;
-  if (listening && (await untilOk(`http://${LOOPBACK}:${port}/healthz`, child, READY_WITHIN_MS))) return child;
+  if (listening && (await untilOk(`http://${LOOPBACK}:${port}/healthz`, child, readyWithinMs))) return child;
   await child.stop();
   if (saysPortTaken(child.lastLines)) throw new PortTaken(`Port ${port} for the edge is taken.`);
   throw new Error(`The edge did not start:\n${child.lastLines.slice(-8).join("\n")}`);

@@ -14,6 +14,8 @@ export interface NodeOptions {
   readonly port: number;
   /** The environment that `realtime/config.ts` reads, apart from name and port. */
   readonly settings: Readonly<Record<string, string>>;
+  /** Default 30,000. */
+  readonly readyWithinMs?: number;
   onLine?(line: string): void;
   /** It ended, and nobody here asked it to. */
   onExit?(exit: Exit): void;
@@ -24,7 +26,13 @@ export function startNodeProcess(options: NodeOptions): Promise<Part> {
   return startPart(() => launchNode(options), options.onExit);
 }
 
-async function launchNode({ name, port, settings, onLine }: NodeOptions): Promise<Child> {
+async function launchNode({
+  name,
+  port,
+  settings,
+  readyWithinMs = READY_WITHIN_MS,
+  onLine,
+}: NodeOptions): Promise<Child> {
   const child = await startChild({
     command: process.execPath,
     args: [MAIN],
@@ -32,7 +40,7 @@ async function launchNode({ name, port, settings, onLine }: NodeOptions): Promis
     env: { ...settings, NODE_NAME: name, HOST: LOOPBACK, PORT: String(port) },
     onLine: (line) => onLine?.(line),
   });
-  if (await untilOk(`http://${LOOPBACK}:${port}/readyz`, child, READY_WITHIN_MS)) return child;
+  if (await untilOk(`http://${LOOPBACK}:${port}/readyz`, child, readyWithinMs)) return child;
   await child.stop();
   if (saysPortTaken(child.lastLines)) throw new PortTaken(`Port ${port} for ${name} is taken.`);
   throw new Error(`${name} did not get ready:\n${child.lastLines.slice(-8).join("\n")}`);

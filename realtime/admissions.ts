@@ -9,7 +9,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { VerifiedClaims } from "#contract/access-token";
 import type { NodeReceipt } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
-import { hits, type RevocationEvent, RevocationIndex, type RevocationTarget } from "#contract/revocation";
+import { hits, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
+import { RevocationIndex } from "#contract/revocation-index";
 import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
 
@@ -61,7 +62,7 @@ function provenNow(): number {
 
 /** Events whose receipt is remembered until they are over. An older one that comes again closes nobody, and says so. */
 const EVENTS_KEPT = 100_000;
-const FORGET_EVERY_MS = 30_000;
+const FORGET_EVERY_MS = 5_000;
 
 export class Admissions {
   readonly #options: AdmissionsOptions;

@@ -10,7 +10,7 @@ import type { Rehearsal } from "#contract/revocation";
 import type { Admissions, Applied } from "./admissions.ts";
 import { createFeed } from "./feed.ts";
 import { Follower } from "./follower.ts";
-import { type Link, type Member, Peers } from "./lease.ts";
+import { type Link, leaseNow, type Member, Peers } from "./lease.ts";
 import { type Count, createLog } from "./log.ts";
 import { createReceipts, receiptKey } from "./receipts.ts";
 import { createLogLinks, type RedisClient } from "./redis.ts";
@@ -53,7 +53,7 @@ export interface Control {
   start(): Promise<void>;
   /** Whether nothing that is revoked can be unknown here. */
   isCurrent(): boolean;
-  /** When the node is fenced unless it hears something before, by the monotonic clock. */
+  /** When the node is fenced unless it hears something before, by `leaseNow`. */
   leaseEndsAt(): number;
   /** Acts on an event here at once; resolves only when Redis has it for the others. @throws {Refusal} */
   accept(set: string): Promise<void>;
@@ -206,7 +206,7 @@ export function createControl(options: ControlOptions): Control {
       return {
         link: follower.link ?? "none",
         log_silence_ms: Number.isFinite(silence) ? Math.round(silence) : null,
-        lease_ms: Math.max(0, Math.round(follower.leaseEndsAt - performance.now())),
+        lease_ms: Math.max(0, Math.round(follower.leaseEndsAt - leaseNow())),
         gap: follower.hasGap,
         unsettled: log.unsettled,
         peers: peers.alive().length,

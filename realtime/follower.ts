@@ -9,7 +9,7 @@
  */
 import { MAX_LEASE_MS } from "#contract/cluster";
 import type { Feed } from "./feed.ts";
-import { Lease, type Link, type Member } from "./lease.ts";
+import { Lease, type Link, leaseNow, type Member } from "./lease.ts";
 import type { Beat, Log } from "./log.ts";
 
 /** A hole is given this long to be filled by what is on its way already. */
@@ -46,6 +46,7 @@ export class Follower {
   #standing: "absent" | "registered" | "asked" | "held" = "absent";
   #registrations = 0;
   #redisEndsAt = Number.NEGATIVE_INFINITY;
+  #hurriedAfter = Number.NEGATIVE_INFINITY;
   #gapSince: number | undefined;
   #startedAt = performance.now();
   #checkedAt = performance.now();
@@ -80,7 +81,7 @@ export class Follower {
     return this.#lease.isRunning() && this.#log?.unsettled === 0;
   }
 
-  /** When the lease is over, by the monotonic clock. */
+  /** When the lease is over, by `leaseNow`. */
   get leaseEndsAt(): number {
     return this.#lease.endsAt;
   }
@@ -95,7 +96,7 @@ export class Follower {
 
   /** Redis has told everything. */
   read({ sentAt, unbroken }: Beat): void {
-    if (this.#standing === "held" && performance.now() > this.#redisEndsAt) this.#standing = "absent";
+    if (this.#standing === "held" && leaseNow() > this.#redisEndsAt) this.#standing = "absent";
     if (this.#standing === "held") {
       if (unbroken) this.#extendByRedis(sentAt);
     } else if (this.#standing === "absent" || !unbroken) {
@@ -143,7 +144,7 @@ export class Follower {
 
   #armFence(): void {
     clearTimeout(this.#fence);
-    this.#fence = setTimeout(() => this.#end(), Math.max(0, this.#lease.endsAt - performance.now()) + 1);
+    this.#fence = setTimeout(() => this.#end(), Math.max(0, this.#lease.endsAt - leaseNow()) + 1);
   }
 
   #end(): void {
@@ -187,10 +188,18 @@ export class Follower {
 
   async #watch(): Promise<void> {
     while (!this.#stopped) {
+      this.#hurryOnce();
       if (this.#options.feedsSuffice && this.#redisIsSilent()) await this.#liveByFeeds();
       else if (this.#isCheckDue()) await this.#checkOnce();
       else await pause(TICK_MS);
     }
+  }
+
+  /** A machine that was suspended asks as soon as it wakes; until it is answered nothing goes in or out. */
+  #hurryOnce(): void {
+    if (this.#lease.holds("redis") || this.#hurriedAfter === this.#redisEndsAt) return;
+    this.#hurriedAfter = this.#redisEndsAt;
+    this.#log?.hurry();
   }
 
   #redisIsSilent(): boolean {
@@ -216,7 +225,7 @@ export class Follower {
   /** One question to each feed, which is answered when there is news or the wait is over. */
   async #liveByFeeds(): Promise<void> {
     const { self, feeds } = this.#options;
-    const sentAt = performance.now();
+    const sentAt = leaseNow();
     const answers = await Promise.all(feeds.map((feed) => this.#follow(feed)));
     if (answers.every((complete) => complete)) {
       this.#extend("feed", sentAt + self.leaseMs);

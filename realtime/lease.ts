@@ -4,7 +4,7 @@
  * A node holds a lease for as long as one of its links (Redis, the edge's feed) has lately told it everything. When the lease is
  * over it is fenced: it lets nobody in and closes its sockets. Others may say so of it without hearing from it, because they
  * count from later: the holder from before it sent its heartbeat, they from when they first saw it, each by a clock that nobody
- * can set. No two clocks are ever compared.
+ * can set. No two machines' clocks are ever compared.
  */
 import { type ClusterSecrets, isSealed, seal } from "#contract/cluster";
 
@@ -16,7 +16,25 @@ const FORGET_MS = 60_000;
 /** The links by which a node can be told everything. */
 export type Link = "redis" | "feed";
 
-/** A node's own lease. Times are of this machine's monotonic clock, milliseconds. */
+/** What the wall clock may gain on the monotonic one between two looks: one is in whole milliseconds, and slewed. */
+const JUMP_MS = 250;
+let lookedAt = { monotonic: performance.now(), wall: Date.now() };
+let suspendedMs = 0;
+
+/**
+ * Time as a holder counts its lease, milliseconds: the monotonic clock, and the time besides in which the machine was suspended, when that
+ * clock stands still while others count on. A wall clock that was set ahead looks the same: then a lease is over early, and the next
+ * heartbeat begins it anew.
+ */
+export function leaseNow(): number {
+  const look = { monotonic: performance.now(), wall: Date.now() };
+  const gained = look.wall - lookedAt.wall - (look.monotonic - lookedAt.monotonic);
+  if (gained > JUMP_MS) suspendedMs += gained;
+  lookedAt = look;
+  return look.monotonic + suspendedMs;
+}
+
+/** A node's own lease. Times are of `leaseNow`. */
 export class Lease {
   readonly #ends: Record<Link, number> = { redis: Number.NEGATIVE_INFINITY, feed: Number.NEGATIVE_INFINITY };
 
@@ -35,11 +53,11 @@ export class Lease {
   }
 
   isRunning(): boolean {
-    return performance.now() < this.endsAt;
+    return leaseNow() < this.endsAt;
   }
 
   holds(link: Link): boolean {
-    return performance.now() < this.#ends[link];
+    return leaseNow() < this.#ends[link];
   }
 
   /** The link that it holds it by; the feed only where Redis does not do. */

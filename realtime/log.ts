@@ -5,7 +5,7 @@
  */
 import type { ClusterSecrets } from "#contract/cluster";
 import type { Rehearsal } from "#contract/revocation";
-import { heartbeat, type Member, memberKey, type Peers } from "./lease.ts";
+import { heartbeat, leaseNow, type Member, memberKey, type Peers } from "./lease.ts";
 import type { LogLinks } from "./redis.ts";
 
 const LOG = "{keycard}:log";
@@ -86,7 +86,7 @@ export interface LogOptions {
 
 /** A heartbeat that has found its way. */
 export interface Beat {
-  /** When it was sent, by the monotonic clock. */
+  /** When it was sent, by `leaseNow`. */
   readonly sentAt: number;
   /** The one before stood where it was left: everybody could see without a break that this node is alive. */
   readonly unbroken: boolean;
@@ -152,7 +152,8 @@ export function createLog(options: LogOptions): Log {
 
   /** Reads one page. Resolves to whether there may be more. */
   async function follow(): Promise<boolean> {
-    const sentAt = performance.now();
+    const sentAt = leaseNow();
+    const askedAt = performance.now();
     const value = await heartbeat(self, ++count, options.cluster, options.secrets);
     standing.push(value);
     const args = [memberKey(self), value, position, PAGE];
@@ -160,7 +161,7 @@ export function createLog(options: LogOptions): Log {
     const [before, last, entries, heartbeats] = reply as FollowReply;
     const unbroken = standing.includes(before);
     standing = [value];
-    await lookAround(heartbeats, sentAt);
+    await lookAround(heartbeats, askedAt);
     if (last === "" ? position !== "0-0" : isBefore(last, position)) {
       // Redis was emptied or has lost its tail. Read it all again.
       position = "0-0";

@@ -18,6 +18,7 @@ import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#co
 import { Admissions, demandSameSession } from "./admissions.ts";
 import { createControl } from "./control.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
+import { leaseNow } from "./lease.ts";
 import { createGate, type Limits } from "./limits.ts";
 import { createLobby, type Lobby } from "./lobby.ts";
 import { createReceiver, type Health, type Receiver } from "./receiver.ts";
@@ -326,7 +327,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
 
   /** Whether the node is fenced, and for longer than this socket may stay. */
   function isOver({ keepMs }: Admission): boolean {
-    return performance.now() > control.leaseEndsAt() + keepMs;
+    return leaseNow() > control.leaseEndsAt() + keepMs;
   }
 
   function mayNotStay(socket: ProtectedSocket): boolean {

@@ -1,6 +1,6 @@
 /**
  * Every suite of the project, one run. The contract is judged twice, in Node and in workerd, because both sides run it.
- * What starts processes of its own (system, chaos) comes last and one file at a time: its faults need quiet neighbours.
+ * What mostly waits, for leases to end or for scenes to be over, does so side by side; what measures or shows comes last, one file at a time.
  */
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
@@ -14,6 +14,8 @@ export default defineConfig({
     allowOnly: false,
     // What passed has nothing to say; what failed shows all it printed.
     silent: "passed-only",
+    // Vitest by itself leaves one of two cores idle.
+    maxWorkers: 2,
     projects: [
       {
         test: {
@@ -69,11 +71,10 @@ export default defineConfig({
           name: "chaos",
           root: import.meta.dirname,
           include: ["chaos/*.test.ts"],
-          fileParallelism: false,
-          maxWorkers: 1,
+          maxWorkers: 4,
           testTimeout: 180 * SECOND,
           hookTimeout: 120 * SECOND,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -85,7 +86,7 @@ export default defineConfig({
           maxWorkers: 1,
           testTimeout: 180 * SECOND,
           hookTimeout: 120 * SECOND,
-          sequence: { groupOrder: 4 },
+          sequence: { groupOrder: 3 },
         },
       },
     ],

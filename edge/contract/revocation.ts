@@ -179,65 +179,6 @@ export function hits(target: RevocationTarget, claims: RevocableClaims): boolean
   }
 }
 
-interface Entry {
-  cutoff: number;
-  expiresAt: number;
-  code: RevocationCode;
-}
-
-/**
- * Everything that one issuer has revoked and that a living token could still meet. The strictest level decides.
- * A check costs seven look-ups however much is revoked.
- */
-export class RevocationIndex {
-  readonly #entries = new Map<string, Entry>();
-
-  get size(): number {
-    return this.#entries.size;
-  }
-
-  /** Adds an event. Adding it twice, late or out of order changes nothing. */
-  merge(event: RevocationEvent): void {
-    for (const target of event.targets) {
-      const key = keyOf(target);
-      const cutoff = cutoffOf(target);
-      const known = this.#entries.get(key);
-      if (known === undefined) {
-        this.#entries.set(key, { cutoff, expiresAt: event.expires_at, code: event.code });
-        continue;
-      }
-      // The code of the strictest entry is shown; on a tie the lesser code, so that the order of arrival cannot matter.
-      if (cutoff > known.cutoff || (cutoff === known.cutoff && event.code < known.code)) known.code = event.code;
-      known.cutoff = Math.max(known.cutoff, cutoff);
-      known.expiresAt = Math.max(known.expiresAt, event.expires_at);
-    }
-  }
-
-  /** Why these claims are dead, or undefined while they live. Ending a session outranks ending one token, or all of one key. */
-  check(claims: RevocableClaims): RevocationCode | undefined {
-    if (this.#entries.size === 0) return undefined;
-    return (
-      this.#cut("everyone", claims.auth_time) ??
-      (claims.tid === undefined ? undefined : this.#cut(`tenant:${claims.tid}`, claims.auth_time)) ??
-      this.#cut(`user:${claims.sub}`, claims.gen + 1) ??
-      this.#cut(`subject:${claims.sub}`, claims.auth_time) ??
-      this.#entries.get(`session:${claims.sid}`)?.code ??
-      (claims.kid === undefined ? undefined : this.#entries.get(`key:${claims.kid}`)?.code) ??
-      this.#entries.get(`token:${claims.jti}`)?.code
-    );
-  }
-
-  #cut(key: string, value: number): RevocationCode | undefined {
-    const entry = this.#entries.get(key);
-    return entry !== undefined && value <= entry.cutoff ? entry.code : undefined;
-  }
-
-  /** Forgets what can no longer hit a living token. `now` in seconds since the epoch. */
-  expire(now: number): void {
-    for (const [key, entry] of this.#entries) if (entry.expiresAt <= now) this.#entries.delete(key);
-  }
-}
-
 /** The index key of a target. */
 export function keyOf(target: RevocationTarget): string {
   switch (target.kind) {
@@ -256,11 +197,6 @@ export function keyOf(target: RevocationTarget): string {
     case "everyone":
       return "everyone";
   }
-}
-
-function cutoffOf(target: RevocationTarget): number {
-  if (target.kind === "user") return target.generation;
-  return "cutoff" in target ? target.cutoff : 0;
 }
 
 /** Whom a revocation would hit in one cluster: nothing is done. */

@@ -35,6 +35,8 @@ export const RECEIPTS_SCHEMA = `ALTER TABLE deliveries ADD COLUMN ask_at INTEGER
 
 const FIRST_WAIT_MS = 1_000;
 const LAST_WAIT_MS = 30_000;
+/** Of the time that a cluster has taken so far: by no more than this a receipt is later than what it says. */
+const WAIT_SHARE = 0.25;
 /** Receipts that one call lets expire. */
 const MAX_EXPIRED = 500;
 /** What is said of a cluster that had taken an event. */
@@ -225,9 +227,9 @@ export class Receipts {
     this.#sql.exec("UPDATE open_receipts SET enforced_at = ? WHERE seq = ?", now, seq);
   }
 
-  /** Each time as late again as it is by then; but as soon as a lease ends that it waits for. */
+  /** Later each time, by a share of how late it is by then; but as soon as a lease ends that it waits for. */
   #askAgain(cluster: string, seq: number, since: number, { feed }: Testimony, now: number): void {
-    const patience = Math.min(LAST_WAIT_MS, Math.max(FIRST_WAIT_MS, now - since));
+    const patience = Math.min(LAST_WAIT_MS, Math.max(FIRST_WAIT_MS, (now - since) * WAIT_SHARE));
     const ends = feed.filter(({ word, until }) => word === undefined && until > now).map(({ until }) => until);
     const ask = "UPDATE deliveries SET ask_at = ? WHERE cluster = ? AND seq = ?";
     this.#sql.exec(ask, Math.min(now + patience, ...ends), cluster, seq);

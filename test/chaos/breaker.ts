@@ -62,11 +62,14 @@ export function createBreaker(world: World, replayers: ReadonlyMap<string, Repla
       case "delay":
         return onLinks(fault.links, (link) => link.delay(fault.ms, fault.direction));
       case "clock":
-        world.setClock(fault.node, fault.offMs);
+        await world.setClock(fault.node, fault.offMs);
         return () => world.setClock(fault.node, 0);
       case "failover":
         await world.snapshot(fault.cluster);
         return () => world.failOver(fault.cluster);
+      case "ahead":
+        await replayers.get(fault.cluster)?.runAhead();
+        return () => undefined;
       case "flush":
         await flush(fault.cluster);
         return () => undefined;

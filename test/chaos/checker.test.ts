@@ -34,7 +34,7 @@ class Tale {
 
   token(at: number, jti: string, sid: string): this {
     const exp = (BEGIN + at) / 1000 + TTL_SECONDS;
-    return this.say(at, "token", { client: "ada", sid, jti, exp, askedAt: BEGIN + at - 10 });
+    return this.say(at, "token", { client: "ada", sid, jti, kid: "k1", exp, askedAt: BEGIN + at - 10 });
   }
 
   socket(at: number, socket: string, jti: string, boot = "north-1.a"): this {
@@ -87,6 +87,8 @@ function ada(): Tale {
 
 const SESSION: Scope = { kind: "session", sid: "s1" };
 const ADA: Scope = { kind: "users", subs: ["ada"] };
+/** Long before Ada's session began, and long after: the edge's seconds need not be ours. */
+const [LONG_BEFORE, LONG_AFTER] = [BEGIN / 1000 - 60, BEGIN / 1000 + 60];
 const nothing = (tale: Tale) => expect(tale.found()).toEqual([]);
 const one = (tale: Tale, violation: RegExp) => {
   expect(tale.found()).toHaveLength(1);
@@ -100,6 +102,8 @@ describe("promise 1 is kept when", () => {
     ADA,
     { kind: "tenant", tid: "acme" },
     { kind: "everyone" },
+    { kind: "key", kid: "k1" },
+    { kind: "users", subs: ["ada"], begunBy: LONG_AFTER },
   ];
 
   test.for(SCOPES)("a socket that %o covers is closed before that is enforced", (scope) =>
@@ -124,12 +128,19 @@ describe("promise 1 is kept when", () => {
     );
     nothing(ada().revoked({ kind: "tenant", tid: "other" }).enforced(1_060).packet(3_000, "socket"));
     nothing(ada().revoked({ kind: "token", jti: "t2" }).enforced(1_060).packet(3_000, "socket"));
+    nothing(ada().revoked({ kind: "key", kid: "k2" }).enforced(1_060).packet(3_000, "socket"));
     nothing(
       ada()
         .revoked({ kind: "users", subs: ["ada"], except: "s1" })
         .enforced(1_060)
         .packet(3_000, "socket"),
     );
+  });
+
+  test("only sessions that had begun long before are revoked, or nobody knows whether this one had", () => {
+    for (const begunBy of [LONG_BEFORE, BEGIN / 1000]) {
+      nothing(ada().revoked({ kind: "everyone", begunBy }).enforced(1_060).packet(3_000, "socket"));
+    }
   });
 
   test("somebody who logs in after the answer stays", () =>
@@ -209,6 +220,24 @@ describe("promise 1 is broken by", () => {
         .socket(2_000, "thief", "t1")
         .closed(2_100, "thief"),
       /^1: north-1 let socket thief in with token t1, 935 ms after/,
+    ));
+
+  test("a token that the revoked key signs afterwards", () =>
+    one(
+      ada()
+        .revoked({ kind: "key", kid: "k1" })
+        .closed(1_050, "socket")
+        .enforced(1_060)
+        .token(1_900, "t2", "s1")
+        .socket(2_000, "again", "t2")
+        .closed(2_100, "again"),
+      /^1: north-1 let socket again in with token t2/,
+    ));
+
+  test("a session that had begun long before, of one who is told to have", () =>
+    one(
+      ada().revoked({ kind: "tenant", tid: "acme", begunBy: LONG_AFTER }).enforced(1_060),
+      /^1: socket socket on north-1 was never closed/,
     ));
 
   test("one that is let in before the receipt was read, but after the time that it names", () =>

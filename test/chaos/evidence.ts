@@ -11,6 +11,8 @@ import { type Entry, type EntryOf, ofKind, type Scope } from "./history.ts";
 const ROUNDING_MS = 5;
 /** A request whose answer nobody waits for any more may still be carried out, for this long. */
 const LATE_REQUEST_MS = 15_000;
+/** How far the second in which a session began, as the edge has it, may lie from the true one. */
+const BEGINNING_OFF_MS = 6_000;
 /** How long a node takes to notice that its clock was set. */
 const CLOCK_NOTICED_MS = 1_000;
 
@@ -108,18 +110,23 @@ export class Evidence {
     const { scope } = decision;
     if (scope.kind === "token") return scope.jti === jti ? certainly(decision) : "no";
     const token = this.tokens.get(jti);
-    return token === undefined ? "maybe" : this.coversSession(decision, token.sid);
+    if (token === undefined) return "maybe";
+    if (scope.kind === "key") return scope.kid === token.kid ? certainly(decision) : "no";
+    return this.coversSession(decision, token.sid);
   }
 
   /** Whether a decision covers whatever token of a session. */
   coversSession(decision: Decision, sid: string): Coverage {
     const { scope } = decision;
-    if (scope.kind === "token") return "no";
+    if (scope.kind === "token" || scope.kind === "key") return "no";
     if (scope.kind === "session") return scope.sid === sid ? certainly(decision) : "no";
     const session = this.sessions.get(sid);
     if (session === undefined) return "maybe";
     if (!isMeant(scope, session) || session.askedAt > decision.settledBy) return "no";
-    return session.openedAt < decision.askedAt ? certainly(decision) : "maybe";
+    const begunByMs = (scope.begunBy ?? Number.POSITIVE_INFINITY) * 1000;
+    if (session.askedAt - BEGINNING_OFF_MS > begunByMs) return "no";
+    const isBefore = session.openedAt < decision.askedAt && session.openedAt + BEGINNING_OFF_MS < begunByMs;
+    return isBefore ? certainly(decision) : "maybe";
   }
 
   /** Whether it covers every token that a socket may be running on. */

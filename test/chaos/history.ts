@@ -7,7 +7,7 @@
  */
 import { appendFileSync, globSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { decodeJwt } from "jose";
+import { decodeJwt, decodeProtectedHeader } from "jose";
 
 /** The first process of a run decides what reads as which time; those it starts inherit that. */
 process.env.CHAOS_ORIGIN ??= String(Date.now() - monotonicMs());
@@ -26,9 +26,16 @@ function monotonicMs(): number {
 export type Scope =
   | { readonly kind: "token"; readonly jti: string }
   | { readonly kind: "session"; readonly sid: string }
-  | { readonly kind: "users"; readonly subs: readonly string[]; readonly except?: string | undefined }
-  | { readonly kind: "tenant"; readonly tid: string }
-  | { readonly kind: "everyone" };
+  /** Every token that a key signed, whenever that was. */
+  | { readonly kind: "key"; readonly kid: string }
+  | ({ readonly kind: "users"; readonly subs: readonly string[]; readonly except?: string | undefined } & BegunBy)
+  | ({ readonly kind: "tenant"; readonly tid: string } & BegunBy)
+  | ({ readonly kind: "everyone" } & BegunBy);
+
+/** Only sessions that had begun by then, in seconds since the epoch; whenever they began unless it is said. */
+interface BegunBy {
+  readonly begunBy?: number | undefined;
+}
 
 /** What the driver saw and did. */
 type DriverEntry =
@@ -54,7 +61,7 @@ type DriverEntry =
   | { readonly kind: "down"; readonly part: string; readonly expected: boolean }
   /** What a cluster's Redis held is gone, or a part of it. */
   | { readonly kind: "forgot"; readonly cluster: string }
-  /** The wall clock of a node is this far from the true time. */
+  /** The wall clock of a node, or of the edge, is this far from the true time. */
   | { readonly kind: "clock"; readonly node: string; readonly offMs: number }
   /** Nothing is broken any more. */
   | { readonly kind: "calm" }
@@ -103,6 +110,7 @@ type PersonEntry =
       readonly client: string;
       readonly sid: string;
       readonly jti: string;
+      readonly kid: string;
       /** Seconds since the epoch. */
       readonly exp: number;
       readonly askedAt: number;
@@ -166,6 +174,7 @@ export function readHistories(dir: string): Entry[] {
 /** What a token says of itself; nobody has judged it. */
 export interface SeenToken {
   readonly jti: string;
+  readonly kid: string;
   readonly sid: string;
   readonly sub: string;
   readonly tid?: string | undefined;
@@ -174,5 +183,6 @@ export interface SeenToken {
 
 export function readToken(token: unknown): SeenToken {
   const { jti = "", sid, sub = "", tid, exp = 0 } = decodeJwt(String(token));
-  return { jti, sid: String(sid), sub, exp, ...(typeof tid === "string" ? { tid } : {}) };
+  const { kid = "" } = decodeProtectedHeader(String(token));
+  return { jti, kid, sid: String(sid), sub, exp, ...(typeof tid === "string" ? { tid } : {}) };
 }

@@ -4,7 +4,7 @@
  */
 import { EdgeClient } from "../../infra/edge-client.ts";
 import { Random } from "../support/random.ts";
-import { historyFile } from "./history.ts";
+import { historyFile, type SeenToken } from "./history.ts";
 import { type Client, Device, type Place, startThief, tryEverything, Wallet } from "./people.ts";
 
 export interface PeopleSettings {
@@ -18,12 +18,15 @@ export interface PeopleSettings {
 /** What the driver may ask for. */
 export type Errand = { readonly do: "log out"; readonly client: string } | { readonly do: "try everything" };
 
+/** The session and the token that a client has. */
+export type Holding = Pick<SeenToken, "sid" | "jti" | "kid">;
+
 /** What the driver is told. */
 export type PeopleReport =
   | {
       readonly kind: "standing";
       /** Who is signed in, and with what. */
-      readonly signedIn: Readonly<Record<string, { readonly sid: string; readonly jti: string }>>;
+      readonly signedIn: Readonly<Record<string, Holding>>;
       /** Sockets that should be open and are not: the client and the node. */
       readonly missing: readonly string[];
     }
@@ -59,10 +62,14 @@ async function run(errand: Errand): Promise<void> {
 
 function standing(): PeopleReport {
   const signedIn = devices.flatMap(({ client, current }) => {
-    return current === undefined ? [] : [[client.name, { sid: current.sid, jti: current.jti }] as const];
+    return current === undefined ? [] : [[client.name, holdingOf(current)] as const];
   });
   const missing = devices.flatMap(({ client, missing: nodes }) => nodes.map((node) => `${client.name} on ${node}`));
   return { kind: "standing", signedIn: Object.fromEntries(signedIn), missing };
+}
+
+function holdingOf({ sid, jti, kid }: SeenToken): Holding {
+  return { sid, jti, kid };
 }
 
 function report(what: PeopleReport): void {

@@ -202,8 +202,8 @@ export class Device {
   #keep(tokens: Tokens, askedAt: number): void {
     this.#tokens = tokens;
     this.#current = this.#around.wallet.add(tokens.access_token);
-    const { sid, jti, exp } = this.#current;
-    this.#around.write({ kind: "token", client: this.client.name, sid, jti, exp, askedAt });
+    const { sid, jti, kid, exp } = this.#current;
+    this.#around.write({ kind: "token", client: this.client.name, sid, jti, kid, exp, askedAt });
   }
 }
 

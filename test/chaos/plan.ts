@@ -40,7 +40,10 @@ export type Fault =
   | { readonly kind: "flush"; readonly cluster: string }
   /** Redis comes back as it was at the beginning of the fault. */
   | { readonly kind: "failover"; readonly cluster: string }
+  /** Of a node or of the edge. */
   | { readonly kind: "clock"; readonly node: string; readonly offMs: number }
+  /** Redis' clock was ahead for a moment: what it numbers from here on has a time of the future. */
+  | { readonly kind: "ahead"; readonly cluster: string }
   /** Events of before come again, in any order: pushed, put into the stream, or spoiled. */
   | { readonly kind: "replay"; readonly cluster: string; readonly how: "push" | "stream" | "garbage" };
 
@@ -53,7 +56,16 @@ export type Revoking =
   | { readonly kind: "others"; readonly client: number }
   | { readonly kind: "bulk"; readonly persons: readonly number[] }
   | { readonly kind: "tenant"; readonly tenant: number; readonly margin?: number }
-  | { readonly kind: "everyone" };
+  | { readonly kind: "everyone" }
+  /** Whoever signed the client's token: every token of that key. */
+  | { readonly kind: "key"; readonly client: number }
+  /** Sessions that had begun some seconds before. */
+  | {
+      readonly kind: "past";
+      readonly of: "user" | "tenant" | "everyone";
+      readonly number: number;
+      readonly ago: number;
+    };
 
 export type Deed =
   | { readonly at: number; readonly does: "break"; readonly fault: Fault; readonly forMs: number }
@@ -82,7 +94,9 @@ const FAULTS: Readonly<Record<string, number>> = {
   flush: 1,
   failover: 1,
   step: 1,
+  "step edge": 1,
   leap: 1,
+  ahead: 1,
   replay: 2,
 };
 const REVOKINGS: Readonly<Record<Revoking["kind"], number>> = {
@@ -94,6 +108,8 @@ const REVOKINGS: Readonly<Record<Revoking["kind"], number>> = {
   bulk: 1,
   tenant: 1,
   everyone: 1,
+  key: 1,
+  past: 2,
 };
 const BETWEEN_FAULTS_MS = { from: 300, to: 2_200 };
 const BETWEEN_REVOCATIONS_MS = { from: 300, to: 1_600 };
@@ -103,8 +119,9 @@ const FAULT_MS = { from: 400, to: 7_000 };
 const RECOVERY_MS = 2_500;
 /** Everybody has logged in by then. */
 const BEGIN_MS = 500;
-/** What a clock may be off while the nodes are promised to be within the skew. */
+/** What a node's clock may be off, and the edge's: both together are within the skew that nodes reckon with. */
 const STEP_MS = 3_000;
+const EDGE_STEP_MS = 1_500;
 const LEAP_MS = { from: 60_000, to: 3_600_000 };
 const DELAY_MS = { from: 5, to: 900 };
 const DIRECTIONS: readonly Direction[] = ["there", "back", "both"];
@@ -190,6 +207,10 @@ class Planner {
         return on(redises, (part) => ({ kind: "failover", cluster: part.replace(/-redis$/, "") }));
       case "step":
         return on(this.#clocks(), (clock) => this.#clock(clock, this.#random.pick([-STEP_MS, STEP_MS])));
+      case "step edge":
+        return on(["edge:clock"], (clock) => this.#clock(clock, this.#random.pick([-EDGE_STEP_MS, EDGE_STEP_MS])));
+      case "ahead":
+        return { kind: "ahead", cluster: this.#random.pick(this.#stage.clusters) };
       case "leap":
         return on(this.#clocks(), (clock) => this.#clock(clock, this.#between(LEAP_MS)));
       default:
@@ -239,6 +260,12 @@ class Planner {
         return { kind, tenant: this.#random.below(tenants), ...margin };
       case "everyone":
         return { kind };
+      case "past": {
+        const of = this.#random.pick(["user", "tenant", "everyone"] as const);
+        const number = of === "user" ? person : this.#random.below(tenants);
+        return { kind, of, number, ago: 1 + this.#random.below(20) };
+      }
+      case "key":
       case "logout":
       case "others":
         return { kind, client };
@@ -312,10 +339,16 @@ export function describeFault(fault: Fault): string {
   }
 }
 
+const CLIENTS: Readonly<Record<string, string>> = { others: "all others", key: "the signer" };
+
 export function describeRevoking(revoking: Revoking): string {
   const { kind } = revoking;
+  if (revoking.kind === "past") {
+    const { of, number, ago } = revoking;
+    return `${of === "everyone" ? of : `${of === "user" ? "person" : of} ${number}`}, sessions older than ${ago} s`;
+  }
   const margin = "margin" in revoking ? `, within ${revoking.margin} s` : "";
-  if ("client" in revoking) return `${kind === "others" ? "all others" : kind} of client ${revoking.client}${margin}`;
+  if ("client" in revoking) return `${CLIENTS[kind] ?? kind} of client ${revoking.client}${margin}`;
   if ("person" in revoking) return `person ${revoking.person}${revoking.byLogin ? " by login" : ""}${margin}`;
   if ("persons" in revoking) return `persons ${revoking.persons.join(", ")}`;
   return "tenant" in revoking ? `tenant ${revoking.tenant}${margin}` : kind;

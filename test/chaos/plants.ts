@@ -1,6 +1,6 @@
 /**
- * Bugs that are put into a node's source while it is loaded (`--import` with CHAOS_PLANT), one for each way in which a promise
- * could be broken unnoticed. The checker has to find every one of them; a checker that finds none would let all of them pass.
+ * Bugs that are put into a node's source while it is loaded (`--import` with CHAOS_PLANT), or into the Worker's before it is built: one
+ * for each way in which a promise could be broken unnoticed. The checker has to find every one of them; a checker that finds none would let all of them pass.
  */
 import { registerHooks } from "node:module";
 import { fileURLToPath } from "node:url";
@@ -64,6 +64,21 @@ export const PLANTS = {
       for (const admission of this.#byKey.get(\`user:\${target.sid.split(".")[0]}\`) ?? []) hit.add(admission);
     }`,
   },
+  "decision lost": {
+    breaks: 2,
+    about: "the edge answers 2xx and forgets what it was to tell",
+    file: "edge/revocations/outbox.ts",
+    instead: "told.set(id, await withPatience(this.#append(JSON.parse(draft))));",
+    put: "",
+  },
+  "nobody waited for": {
+    breaks: 1,
+    about: "the edge says enforced while nodes are pending",
+    file: "edge/revocations/receipt.ts",
+    instead:
+      "if (event.taken && receipt !== undefined && pending.length === 0) return { enforcement, complete: true };",
+    put: "if (event.taken) return { enforcement, complete: true };",
+  },
   "no expiry": {
     breaks: 4,
     about: "a socket is not closed when its token ends",
@@ -76,8 +91,12 @@ export const PLANTS = {
 
 export type PlantName = keyof typeof PLANTS;
 
+export function isOfEdge(plant: PlantName): boolean {
+  return PLANTS[plant].file.startsWith("edge/");
+}
+
 /** @throws {Error} unless what is to be replaced stands there exactly once: the source has moved on, and the plant must too */
-export function planted(source: string, { file, instead, put }: Plant): string {
+export function planted(source: string, { file, instead, put }: Pick<Plant, "file" | "instead" | "put">): string {
   const found = source.split(instead).length - 1;
   if (found !== 1) throw new Error(`${file} has ${found} times what a plant replaces: ${instead}`);
   return source.replace(instead, () => put);

@@ -18,7 +18,7 @@ const LEASE_SECONDS = 2;
 
 export interface Theatre {
   readonly world: World;
-  /** Starts the nodes anew, with a bug in them, unless they are as they should be already. */
+  /** Starts what is to have a bug, or not to have one any more, anew. */
   prepare(plant: PlantName | undefined): Promise<void>;
   /** Plays a scene, and judges it. */
   play(scene: (actors: Actors) => Promise<void>, terms: Terms): Promise<Verdict>;
@@ -45,7 +45,6 @@ export async function openTheatre(dir: string, tokenSeconds: number): Promise<Th
   });
   const edge = new EdgeClient({ edgeUrl: world.urls.people, adminToken: world.adminToken });
   const write = historyFile(world.historyDir, "people");
-  let planted: PlantName | undefined;
   let persons = 0;
 
   async function devices(around: Surroundings): Promise<readonly [phone: Device, laptop: Device]> {
@@ -90,11 +89,7 @@ export async function openTheatre(dir: string, tokenSeconds: number): Promise<Th
 
   return {
     world,
-    async prepare(plant) {
-      if (plant === planted) return;
-      planted = plant;
-      await Promise.all(NODES.map((node) => world.plant(node, plant)));
-    },
+    prepare: (plant) => world.plant(plant),
     async play(scene, terms) {
       const beganAt = now();
       await act(scene);

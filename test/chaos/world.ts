@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { cp, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { buildEdge, startEdge } from "../../infra/edge.ts";
+import { startEdge } from "../../infra/edge.ts";
 import { startNodeProcess } from "../../infra/node.ts";
 import type { Part } from "../../infra/part.ts";
 import { LOOPBACK, type ReservedPort, reservePort } from "../../infra/ports.ts";
@@ -13,8 +13,10 @@ import { obtainRedisServer, type RedisProcess, startRedis } from "../../infra/re
 import { until } from "../../infra/until.ts";
 import { type Link, linkTo } from "../support/link.ts";
 import { setClock } from "./clock.ts";
+import { buildChaosEdge, bundleIn } from "./edge-build.ts";
+import { CLOCK_PATH, type ClockOrder } from "./edge-clock.ts";
 import { historyFile, now, ofKind, readHistories, type Write } from "./history.ts";
-import type { PlantName } from "./plants.ts";
+import { isOfEdge, type PlantName } from "./plants.ts";
 
 /** The ways from and to a node: clients reach it, it reaches its Redis and the edge, the edge reaches it. */
 export const WAYS = ["front", "redis", "edge", "push"] as const;
@@ -54,10 +56,10 @@ export interface World {
   isRunning(part: string): boolean;
   /** Resolves when every node that runs has written down all that it saw until now. */
   witnessed(): Promise<void>;
-  /** Sets a node's wall clock off from the true time. */
-  setClock(node: string, offMs: number): void;
-  /** Starts a node anew with a bug in it, or without. */
-  plant(node: string, plant: PlantName | undefined): Promise<void>;
+  /** Sets the wall clock of a node, or of the edge, off from the true time. */
+  setClock(part: string, offMs: number): Promise<void>;
+  /** Starts the edge and all nodes anew with a bug in one of them or none, as far as they are not as they should be already. */
+  plant(plant: PlantName | undefined): Promise<void>;
   /** Takes a copy of all that a cluster's Redis holds, to which it can be thrown back. */
   snapshot(cluster: string): Promise<void>;
   /** What an asynchronous failover does: Redis is back with what it held at the snapshot, and the writes since are lost. */
@@ -77,6 +79,11 @@ export interface WorldOptions {
 }
 
 const AUDIENCE = "keycard";
+/** Longer than the passwords of everybody take that are being judged. */
+const CLOCK_SET_WITHIN_MS = 10_000;
+/** A run says nothing about how fast this machine is. */
+const READY_WITHIN_MS = 120_000;
+const EDGE_BACK_WITHIN_MS = 120_000;
 const HANDLERS = join(import.meta.dirname, "handlers.ts");
 /** Node reads them before the node's own source. */
 const PRELOADED = ["clock.ts", "plants.ts"].map((name) => `--import=file://${join(import.meta.dirname, name)}`);
@@ -104,6 +111,9 @@ class Making {
   readonly #nodes: (WorldNode & { readonly port: ReservedPort })[] = [];
   readonly #clusters: WorldCluster[] = [];
   #edgePort = 0;
+  #clockTurns = 0;
+  #plantedInEdge: PlantName | undefined;
+  #plantedInNodes: PlantName | undefined;
 
   constructor(options: WorldOptions) {
     this.#options = options;
@@ -115,7 +125,7 @@ class Making {
   async world(): Promise<World> {
     const { dir, clusters } = this.#options;
     await mkdir(dir, { recursive: true, mode: 0o700 });
-    const bundled = buildEdge(join(dir, "edge-build"));
+    const bundled = buildChaosEdge(this.#edgeBuild);
     // Awaited below; a failure before that must not go unhandled.
     bundled.catch(() => {});
     const edgePort = await this.#reserve();
@@ -150,11 +160,8 @@ class Making {
       restart: (part) => this.#part(part).restart(),
       isRunning: (part) => this.#part(part).running,
       witnessed: () => this.#witnessed(),
-      setClock: (node, offMs) => {
-        this.#write({ kind: "clock", node, offMs });
-        setClock(this.#clockOf(node), offMs);
-      },
-      plant: (node, plant) => this.#plant(node, plant),
+      setClock: (part, offMs) => this.#setClock(part, offMs),
+      plant: (plant) => this.#plant(plant),
       snapshot: (cluster) => this.#snapshot(cluster),
       failOver: (cluster) => this.#failOver(cluster),
       stop: () => this.stop(),
@@ -194,9 +201,12 @@ class Making {
       ...edgeSettings,
     };
     await port.release();
-    const bundleDir = join(dir, "edge-build");
+    const bundleDir = bundleIn(this.#edgeBuild);
     const stateDir = join(dir, "edge-state");
-    const edge = await startEdge({ bundleDir, stateDir, port: port.port, settings, ...this.#reports("edge") });
+    const edge = await startEdge({
+      ...{ bundleDir, stateDir, port: port.port, settings, readyWithinMs: READY_WITHIN_MS },
+      ...this.#reports("edge"),
+    });
     this.#parts.set("edge", edge);
     this.#options.onStep?.(`edge on port ${port.port}`);
   }
@@ -221,15 +231,55 @@ class Making {
       ...this.#options.nodeSettings,
     };
     await port.release();
-    this.#parts.set(name, await startNodeProcess({ name, port: port.port, settings, ...this.#reports(name) }));
+    this.#parts.set(
+      name,
+      await startNodeProcess({
+        ...{ name, port: port.port, settings, readyWithinMs: READY_WITHIN_MS },
+        ...this.#reports(name),
+      }),
+    );
   }
 
-  async #plant(name: string, plant: PlantName | undefined): Promise<void> {
-    const node = this.#nodes.find((each) => each.name === name);
-    if (node === undefined) throw new Error(`There is no node ${name}.`);
-    await this.#part(name).stop();
-    this.#write({ kind: "down", part: name, expected: true });
+  async #plant(plant: PlantName | undefined): Promise<void> {
+    const inEdge = plant !== undefined && isOfEdge(plant) ? plant : undefined;
+    const inNodes = inEdge === undefined ? plant : undefined;
+    if (inEdge !== this.#plantedInEdge) {
+      await buildChaosEdge(this.#edgeBuild, inEdge);
+      await this.#part("edge").restart();
+    }
+    if (inNodes !== this.#plantedInNodes) await Promise.all(this.#nodes.map((node) => this.#startAnew(node, inNodes)));
+    this.#plantedInEdge = inEdge;
+    this.#plantedInNodes = inNodes;
+  }
+
+  async #startAnew(node: WorldNode & { readonly port: ReservedPort }, plant: PlantName | undefined): Promise<void> {
+    await this.#part(node.name).stop();
+    this.#write({ kind: "down", part: node.name, expected: true });
     await this.#startNode(node, plant);
+  }
+
+  async #setClock(part: string, offMs: number): Promise<void> {
+    const isRight = offMs === 0;
+    if (!isRight) this.#write({ kind: "clock", node: part, offMs });
+    if (part === "edge") await this.#setEdgeClock(offMs);
+    else setClock(this.#clockOf(part), offMs);
+    if (isRight) this.#write({ kind: "clock", node: part, offMs });
+  }
+
+  /** An edge that is away now has the true time when it is started again; one that is frozen learns it when it goes on. */
+  async #setEdgeClock(offMs: number): Promise<void> {
+    this.#clockTurns += 1;
+    const body = JSON.stringify({ turn: this.#clockTurns, offMs } satisfies ClockOrder);
+    const isSet = async () => {
+      const signal = AbortSignal.timeout(CLOCK_SET_WITHIN_MS);
+      const url = `http://${LOOPBACK}:${this.#edgePort}${CLOCK_PATH}`;
+      return await fetch(url, { method: "POST", body, signal }).then(
+        ({ ok }) => ok,
+        () => false,
+      );
+    };
+    if (offMs === 0) await until("the edge's clock is right", isSet, { withinMs: EDGE_BACK_WITHIN_MS });
+    else await isSet();
   }
 
   async #witnessed(): Promise<void> {
@@ -295,6 +345,10 @@ class Making {
 
   #snapshotDir(cluster: string): string {
     return join(this.#options.dir, `${cluster}-snapshot`);
+  }
+
+  get #edgeBuild(): string {
+    return join(this.#options.dir, "edge-build");
   }
 
   #clockOf(node: string): string {

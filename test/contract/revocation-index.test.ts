@@ -5,12 +5,13 @@
 import { describe, expect, test } from "vitest";
 import {
   hits,
+  keyOf,
   type RevocableClaims,
   type RevocationCode,
   type RevocationEvent,
-  RevocationIndex,
   type RevocationTarget,
 } from "#contract/revocation";
+import { RevocationIndex } from "#contract/revocation-index";
 import { Random } from "../support/random.ts";
 
 const CODES = ["token_revoked", "session_revoked", "refresh_reused"] as const;
@@ -248,6 +249,23 @@ describe("the rules by example:", () => {
     index.expire(2000);
     expect(index.size).toBe(0);
     expect(index.check(claims)).toBeUndefined();
+  });
+
+  test("what is over is forgotten, and what was made to last longer stays, whichever kinds they are", () => {
+    const index = indexOf(
+      SEEDS.flatMap((seed) => randomEvents(new Random(seed))).map((event, second) => ({
+        ...event,
+        expires_at: second,
+      })),
+    );
+    const last = new Map<string, number>();
+    SEEDS.flatMap((seed) => randomEvents(new Random(seed))).forEach(({ targets }, second) => {
+      for (const target of targets) last.set(keyOf(target), second);
+    });
+    for (let now = 0; index.size > 0; now++) {
+      index.expire(now);
+      expect(index.size).toBe([...last.values()].filter((second) => second > now).length);
+    }
   });
 
   test("a later event about the same target keeps it for longer, an earlier one never for less", () => {

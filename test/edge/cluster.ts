@@ -82,5 +82,5 @@ export function rulesFor(audience: string) {
 }
 
 export async function until<T>(check: () => Promise<T>): Promise<T> {
-  return await vi.waitFor(check, { timeout: 20_000, interval: 50 });
+  return await vi.waitFor(check, { timeout: 60_000, interval: 50 });
 }

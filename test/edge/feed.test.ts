@@ -184,7 +184,7 @@ test("so many may wait, and who comes beyond them is answered at once", async ()
   const id = await aRevocation();
   const pages = await Promise.all(waiting);
   expect(pages.filter((page) => "value" in page && page.value.events[0]?.id === id)).toHaveLength(2_000);
-}, 30_000);
+});
 
 test("a log that has let go of everything still knows how far it had come", async () => {
   await until(async () =>

@@ -1,9 +1,13 @@
 /** Accounts and passwords: making them, judging them, and what a guesser gets. */
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Credential } from "../../edge/accounts/credential.ts";
 import { ADMIN, account, call, claims, login, newLogin, newPerson, ok, PASSWORD, post, refusal } from "./edge.ts";
+
+// How long a guesser has to wait must not depend on how fast this machine guesses.
+beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }));
+afterEach(() => void vi.useRealTimers());
 
 function credential(login: string): DurableObjectStub<Credential> {
   return env.CREDENTIAL.getByName(login);

@@ -5,7 +5,8 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, expect, test, vi } from "vitest";
-import { keyOf, RevocationIndex, type RevocationTarget } from "#contract/revocation";
+import { keyOf, type RevocationTarget } from "#contract/revocation";
+import { RevocationIndex } from "#contract/revocation-index";
 import type { OpenedSession } from "../../edge/accounts/account.ts";
 import { type RefreshToken, readRefreshToken } from "../../edge/accounts/session.ts";
 import type { Outcome } from "../../edge/outcome.ts";

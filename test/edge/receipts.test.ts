@@ -186,7 +186,7 @@ test("a fenced node is named with the time at which it was over", async () => {
   });
 });
 
-test("a cluster is asked at once, then less and less often, though nobody asks for the receipt", async () => {
+test("a cluster is asked at once, then a second after each answer, though nobody asks for the receipt", async () => {
   await behave("south", { receipts: "pending" });
   const { id } = await aRevocation();
   const questions = await until(async () => {
@@ -197,7 +197,7 @@ test("a cluster is asked at once, then less and less often, though nobody asks f
   expect(questions.map(({ waitMs }) => waitMs)).toEqual([500, 0, 0]);
   const gaps = questions.slice(1).map(({ at }, index) => at - (questions[index]?.at ?? 0));
   expect(gaps[0]).toBeGreaterThan(1_400);
-  expect(gaps[1]).toBeGreaterThan(1_400);
+  expect(gaps[1]).toBeGreaterThan(900);
 });
 
 test("while somebody waits it is asked again soon, with the time to answer, and the last word ends the waiting", async () => {
@@ -246,7 +246,7 @@ test("that a cluster has lost an event outlives the crash of the object that fou
   await behave("south", GOOD);
   await runDurableObjectAlarm(revocationLog());
   await enforced(id);
-}, 20_000);
+});
 
 test("a hundred events that a cluster has lost all come back", async () => {
   await behave("south", { receipts: "pending" });
@@ -255,7 +255,7 @@ test("a hundred events that a cluster has lost all come back", async () => {
   await asked(ids[99] ?? "");
   await behave("south", { ...GOOD, flush: true });
   for (const id of ids) await enforced(id);
-}, 30_000);
+});
 
 test.for(["forged", "stale", "nonsense", "later"] as const)(
   "an answer that is %s is no receipt: it is told as an error, and asked for again",
@@ -276,7 +276,7 @@ test.for(["forged", "stale", "nonsense", "later"] as const)(
 test.for<[string, Partial<Manner>]>([
   ["takes no events and never says so", { events: "never" }],
   ["never answers when it is asked for receipts", { receipts: "never" }],
-])("a cluster that %s delays no other one", { timeout: 30_000 }, async ([, manner]) => {
+])("a cluster that %s delays no other one", async ([, manner]) => {
   await behave("south", manner);
   const ids = await Promise.all(Array.from({ length: 20 }, async () => (await aRevocation()).id));
   for (const id of ids) {
@@ -312,7 +312,7 @@ test("a cluster that was down for an hour is brought everything, and gives its r
     expect(lineOf(seen, "south")).toMatchObject({ applied: [{ node: "one" }], pending: [] });
     expect(lineOf(seen, "south").expired).toBeUndefined();
   }
-}, 30_000);
+});
 
 test("when no token that it hits can be alive a receipt is complete, whoever is pending", async () => {
   await behave("south", { receipts: "pending" });
@@ -369,7 +369,7 @@ test("a node that says no more is fenced when its lease is over", async () => {
   const fence = { node: node.node, fenced_at: expect.any(Number) };
   expect(lineOf(seen, "south")).toMatchObject({ pending: [], fenced: [fence] });
   expect(lineOf(seen, "south").enforced_at).toBeGreaterThanOrEqual(lineOf(seen, "south").fenced[0]?.fenced_at ?? 0);
-}, 20_000);
+});
 
 test("the lease of a node begins with its page: one that was waiting lives from then on", async () => {
   const node = aNode("south");

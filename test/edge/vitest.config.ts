@@ -33,8 +33,9 @@ export default defineConfig({
     include: ["*.test.ts"],
     globalSetup: ["cluster-server.ts", "issuer-server.ts"],
     silent: "passed-only",
+    maxWorkers: 2,
     // A busy machine is no failure: what hangs is still found.
-    testTimeout: 60_000,
+    testTimeout: 90_000,
     hookTimeout: 60_000,
   },
 });

@@ -1,6 +1,6 @@
-/** Who is believed alive, by the monotonic clock alone, which these tests turn by hand. */
+/** Who is believed alive, by clocks that these tests turn by hand. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { heartbeat, Lease, type Member, memberKey, Peers } from "../../realtime/lease.ts";
+import { heartbeat, Lease, leaseNow, type Member, memberKey, Peers } from "../../realtime/lease.ts";
 import { Sequence } from "../../realtime/sequence.ts";
 
 const CLUSTER = "eu";
@@ -12,7 +12,7 @@ let forged: string[];
 let peers: Peers;
 
 beforeEach(() => {
-  vi.useFakeTimers({ toFake: ["performance"], now: 0 });
+  vi.useFakeTimers({ toFake: ["performance", "Date"], now: 0 });
   forged = [];
   peers = new Peers(CLUSTER, SECRETS, (key) => forged.push(key));
 });
@@ -29,18 +29,43 @@ describe("a lease", () => {
   it("runs until the end that was set last, by either link, and says which one holds it", () => {
     const lease = new Lease();
     expect(lease.isRunning()).toBe(false);
-    lease.extend("feed", 100);
+    const now = leaseNow();
+    lease.extend("feed", now + 100);
     expect(lease.link).toBe("feed");
-    lease.extend("redis", 200);
-    lease.extend("redis", 150);
-    expect([lease.link, lease.endsAt]).toEqual(["redis", 200]);
+    lease.extend("redis", now + 200);
+    lease.extend("redis", now + 150);
+    expect([lease.link, lease.endsAt]).toEqual(["redis", now + 200]);
     pass(200);
     expect([lease.isRunning(), lease.link]).toEqual([false, undefined]);
   });
 
+  it("is over when the machine was suspended for longer, or the wall clock was set ahead by that much", () => {
+    const lease = new Lease();
+    lease.extend("redis", leaseNow() + 5_000);
+    vi.setSystemTime(Date.now() + 4_000);
+    expect(lease.isRunning()).toBe(true);
+    vi.setSystemTime(Date.now() + 1_001);
+    expect(lease.isRunning()).toBe(false);
+    lease.extend("redis", leaseNow() + 5_000);
+    expect(lease.isRunning()).toBe(true);
+  });
+
+  it("is no longer for a wall clock that was set back, nor shorter for one that is slewed", () => {
+    const lease = new Lease();
+    lease.extend("redis", leaseNow() + 5_000);
+    vi.setSystemTime(Date.now() - 3_600_000);
+    for (let second = 0; second < 4; second++) {
+      pass(1_000);
+      vi.setSystemTime(Date.now() + 200);
+      expect(lease.isRunning()).toBe(true);
+    }
+    pass(1_001);
+    expect(lease.isRunning()).toBe(false);
+  });
+
   it("is over at once when it is given back", () => {
     const lease = new Lease();
-    lease.extend("redis", 1_000);
+    lease.extend("redis", leaseNow() + 1_000);
     lease.end();
     expect(lease.isRunning()).toBe(false);
   });
