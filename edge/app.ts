@@ -12,7 +12,7 @@ import {
   changePassword,
   createAccount,
   deleteAccount,
-  findAccount,
+  findAccounts,
   openSession,
   showAccount,
 } from "./routes/account.ts";
@@ -75,7 +75,7 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/console/:file", { GET: consoleFile }],
   ["/healthz", { GET: healthz }],
   ["/revocations", { GET: followRevocations }],
-  ["/admin/accounts", { GET: findAccount, POST: createAccount }],
+  ["/admin/accounts", { GET: findAccounts, POST: createAccount }],
   ["/admin/accounts/:sub", { GET: showAccount, PATCH: changeAccount, DELETE: deleteAccount }],
   ["/admin/sessions", { POST: openSession }],
   ["/admin/revocations", { GET: listRevocations, POST: revoke }],

@@ -3,6 +3,7 @@ import { app } from "./app.ts";
 
 export { Account } from "./accounts/account.ts";
 export { Credential } from "./accounts/credential.ts";
+export { Directory } from "./accounts/directory.ts";
 export { Link } from "./accounts/link.ts";
 export { AuditTrail } from "./audit/audit-trail.ts";
 export { Client } from "./clients/client.ts";

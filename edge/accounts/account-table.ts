@@ -47,7 +47,16 @@ export type AccountRow = { [K in keyof Owner]: Owner[K] } & {
   disabled_at: number | null;
   disabled_until: number | null;
   deleted_at: number | null;
+  /** Null where it was made before this was kept. */
+  created_at: number | null;
+  /** One more with everything that the directory is told. */
+  version: number;
+  /** The last one that the directory has heard of; 0 before the first. */
+  told_version: number;
 };
+
+/** What the directory is told of. */
+const LISTED: readonly (keyof AccountRow)[] = ["disabled_at", "disabled_until", "deleted_at"];
 
 /** Steps that are only ever added to. */
 export const ACCOUNT_SCHEMA = [
@@ -91,6 +100,9 @@ export const ACCOUNT_SCHEMA = [
   DROP TABLE account_of_version_1;
   CREATE TABLE links (issuer TEXT NOT NULL, subject TEXT NOT NULL, PRIMARY KEY (issuer, subject)) WITHOUT ROWID;
   ${AUDIT_OUTBOX_SCHEMA}`,
+  `ALTER TABLE account ADD COLUMN created_at INTEGER;
+  ALTER TABLE account ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+  ALTER TABLE account ADD COLUMN told_version INTEGER NOT NULL DEFAULT 0;`,
 ];
 
 export class AccountTable {
@@ -107,19 +119,17 @@ export class AccountTable {
   /** Makes the account, or finishes one whose making broke off. */
   create({ sub, login, tid, scope }: Owner, link: Identity | undefined): void {
     this.#sql.exec(
-      `INSERT INTO account (sub, login, tid, scope, generation) VALUES (?1, ?2, ?3, ?4, 0)
-       ON CONFLICT DO UPDATE SET tid = ?3, scope = ?4`,
-      sub,
-      login,
-      tid,
-      scope,
+      `INSERT INTO account (sub, login, tid, scope, generation, created_at) VALUES (?1, ?2, ?3, ?4, 0, unixepoch())
+       ON CONFLICT DO UPDATE SET tid = ?3, scope = ?4, version = version + 1`,
+      ...[sub, login, tid, scope],
     );
     if (link === undefined) return;
     this.#sql.exec("INSERT OR IGNORE INTO links (issuer, subject) VALUES (?, ?)", link.issuer, link.subject);
   }
 
-  update(changed: Partial<Omit<AccountRow, "sub" | "tid">>): void {
+  update(changed: Partial<Omit<AccountRow, "sub" | "tid" | "version">>): void {
     const columns = Object.keys(changed).map((column) => `${column} = ?`);
+    if (LISTED.some((column) => column in changed)) columns.push("version = version + 1");
     this.#sql.exec(`UPDATE account SET ${columns.join(", ")}`, ...Object.values(changed));
   }
 

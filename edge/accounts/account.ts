@@ -31,6 +31,7 @@ import {
   type Opening,
   type Owner,
 } from "./account-table.ts";
+import { DirectoryNotice } from "./directory-notice.ts";
 import {
   beginSession,
   effectiveScope,
@@ -106,6 +107,7 @@ export class Account extends DurableObject<Env> {
   readonly #table: AccountTable;
   readonly #sessions: SessionTable;
   readonly #audit: AuditOutbox;
+  readonly #notice: DirectoryNotice;
   readonly #outbox: Outbox;
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -114,6 +116,7 @@ export class Account extends DurableObject<Env> {
     this.#table = new AccountTable(ctx.storage.sql);
     this.#sessions = new SessionTable(ctx.storage.sql);
     this.#audit = new AuditOutbox(ctx.storage.sql, env);
+    this.#notice = new DirectoryNotice(this.#table, env);
     this.#outbox = new Outbox(ctx.storage.sql, (draft) => ask(this.#log().append(draft)));
   }
 
@@ -192,6 +195,7 @@ export class Account extends DurableObject<Env> {
       if (rotation.step === "theft") return await this.#theft(presented.sid, now);
       if (administration) this.#demandAdministrable(rotation.session);
       if (rotation.step === "advance") this.#sessions.advance(rotation.session);
+      this.#tellDirectory();
       return this.#opened(rotation.session, rotation.token);
     });
   }
@@ -381,6 +385,7 @@ export class Account extends DurableObject<Env> {
       this.#sessions.forget(deadSince);
       await this.#tell();
       await this.#audit.tell();
+      await this.#notice.tell();
       await this.#release();
       this.#schedule();
     } catch (error) {
@@ -397,6 +402,7 @@ export class Account extends DurableObject<Env> {
     });
     this.#schedule();
     this.#tellAudit();
+    this.#tellDirectory();
   }
 
   #isOf(known: AccountRow, login: string | null, link: Identity | undefined): boolean {
@@ -581,6 +587,10 @@ export class Account extends DurableObject<Env> {
     this.ctx.waitUntil(this.#audit.tell().then(() => this.#schedule()));
   }
 
+  #tellDirectory(): void {
+    if (this.#notice.retryAt() !== undefined) this.ctx.waitUntil(this.#notice.tell().then(() => this.#schedule()));
+  }
+
   /** Frees the names of a deleted account. What cannot be freed now is freed by the alarm. */
   async #release(): Promise<void> {
     const account = this.#row();
@@ -615,6 +625,7 @@ export class Account extends DurableObject<Env> {
   /** Tells the log what it does not know yet. Never throws on its account: what was decided will be told. */
   async #tell(): Promise<ReadonlyMap<string, Decision>> {
     if (this.#audit.retryAt() !== undefined) this.#tellAudit();
+    this.#tellDirectory();
     if (this.#outbox.retryAt() === undefined) return new Map();
     const told = await this.#outbox.tell();
     this.#schedule();
@@ -623,7 +634,8 @@ export class Account extends DurableObject<Env> {
 
   /** Sets the alarm to when something is next to be told or to be thrown away. Synchronous, so that it goes with the write. */
   #schedule(): void {
-    const owed = [this.#outbox.retryAt(), this.#audit.retryAt(), this.#releaseAt()].filter((at) => at !== undefined);
+    const outboxes = [this.#outbox, this.#audit, this.#notice].map((outbox) => outbox.retryAt());
+    const owed = [...outboxes, this.#releaseAt()].filter((at) => at !== undefined);
     const firstOver = this.#sessions.firstOver();
     const sweepAt = firstOver === undefined ? undefined : (firstOver + this.#afterlifeSeconds() + 1) * 1000;
     const next = owed.length > 0 ? Math.min(...owed) : sweepAt;

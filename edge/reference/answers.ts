@@ -67,6 +67,14 @@ export const account = z.object({
   sessions: z.array(session),
   revocation: text.optional(),
 });
+export const accountPage = z.object({
+  accounts: z.array(
+    account
+      .pick({ sub: true, login: true, tid: true, disabled: true, disabled_until: true })
+      .extend({ created_at: seconds.optional().describe("Absent where it was made before this was kept.") }),
+  ),
+  next: text.optional().describe("The `after` of the next page."),
+});
 export const deletedAccount = z.object({ revocation: text });
 
 const actor = z.object({ kind: z.enum(["user", "admin", "client", "account", "system"]), id: text });

@@ -194,10 +194,10 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     ...{
       tag: "Accounts",
       access: "accounts:read",
-      summary: "Find an account by login name, or by issuer and subject.",
+      summary: "One account by login name, or by issuer and subject; else those of which a name begins with `query`.",
     },
     query: accountQuery,
-    answers: { 200: answers.account },
+    answers: { 200: answers.account.or(answers.accountPage) },
     refusals: ["not_found"],
   },
   "GET /admin/accounts/:sub": {

@@ -15,6 +15,7 @@ import {
 } from "./administrator.ts";
 import { bearerSession } from "./bearer.ts";
 import { demandTrustedOrigin } from "./browser.ts";
+import { directoryQuery, searchDirectory } from "./directory.ts";
 import { actOf, device, loginName, password, recordingFailure, signedIn } from "./login.ts";
 import { name, reason, scope, subject } from "./names.ts";
 import { type Exchange, pathPart, readBody, readQuery } from "./request.ts";
@@ -38,8 +39,12 @@ export const accountBody = z.strictObject({
   ...details,
 });
 
-/** Either the login name, or both of the others. */
-export const accountQuery = z.strictObject({ login: loginName.optional(), ...identity.partial().shape });
+/** One account by its login name, or by issuer and subject; else those in the directory. */
+export const accountQuery = z.strictObject({
+  login: loginName.optional(),
+  ...identity.partial().shape,
+  ...directoryQuery.partial().shape,
+});
 
 export const accountChangeBody = z
   .strictObject({
@@ -102,17 +107,20 @@ export async function createAccount(c: Exchange): Promise<Response> {
   throw malformed("login", "login and password, or link");
 }
 
-/** `GET /admin/accounts?login=`, or `?issuer=&subject=` */
-export async function findAccount(c: Exchange): Promise<Response> {
+/** `GET /admin/accounts?login=`, or `?issuer=&subject=`: that one; else those whose names begin with `query`. */
+export async function findAccounts(c: Exchange): Promise<Response> {
   const principal = await demandAdministrator(c, "accounts:read");
-  const { login, issuer, subject } = readQuery(c, accountQuery);
-  if (login !== undefined && issuer === undefined && subject === undefined) {
+  const { login, issuer, subject, ...search } = readQuery(c, accountQuery);
+  const exact = [login, issuer, subject].filter((each) => each !== undefined);
+  if (exact.length === 0) return await searchDirectory(c, principal, search);
+  const isSearch = Object.keys(search).length > 0;
+  if (login !== undefined && exact.length === 1 && !isSearch) {
     return await account(c, principal, await ask(c.env.CREDENTIAL.getByName(login).subject()));
   }
-  if (login === undefined && issuer !== undefined && subject !== undefined) {
+  if (issuer !== undefined && subject !== undefined && exact.length === 2 && !isSearch) {
     return await account(c, principal, await ask(c.env.LINK.getByName(linkName({ issuer, subject })).subject()));
   }
-  throw malformed("login", "login, or issuer and subject");
+  throw malformed("login", "login, or issuer and subject, or none of them");
 }
 
 /** `GET /admin/accounts/:sub` */

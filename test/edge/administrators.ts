@@ -8,6 +8,7 @@ export const ADMIN_CALLS = [
   ["POST", "/admin/accounts", "accounts:write"],
   ["GET", "/admin/accounts/x", "accounts:read"],
   ["GET", "/admin/accounts?login=x", "accounts:read"],
+  ["GET", "/admin/accounts?query=x", "accounts:read"],
   ["PATCH", "/admin/accounts/x", "accounts:write"],
   ["DELETE", "/admin/accounts/x", "accounts:write"],
   ["POST", "/admin/sessions", "sessions:write"],

@@ -159,6 +159,10 @@ test("an account of version 1 keeps its people, its sessions and what it had not
     reason: "decided by version 1",
   };
   await takeBack(account(person.sub), ACCOUNT);
+  await runInDurableObject(env.DIRECTORY.getByName("directory"), (_, { storage: { sql } }) => {
+    // There was none then.
+    for (const table of ["accounts", "names"]) sql.exec(`DELETE FROM ${table} WHERE sub = ?`, person.sub);
+  });
   await runInDurableObject(account(person.sub), (_, { storage }) => {
     expect(storage.kv.get("schema")).toBeGreaterThan(1);
     storage.sql.exec("INSERT INTO outbox (id, draft, attempts) VALUES (?, ?, 0)", untold.id, JSON.stringify(untold));
@@ -183,6 +187,9 @@ test("an account of version 1 keeps its people, its sessions and what it had not
   });
   await runDurableObjectAlarm(account(person.sub));
   expect(await receipt(untold.id)).toMatchObject({ reason: untold.reason });
+  // Of when it was made nothing is known.
+  const found = await ok(await call("GET", `/admin/accounts?query=${person.sub}`, undefined, ADMIN));
+  expect(found).toEqual({ accounts: [{ sub: person.sub, login: person.login, tid: "acme", disabled: false }] });
   const { id } = await revoke({ kind: "user", sub: person.sub });
   expect((await receipt(id)).target).toEqual({ kind: "user", sub: person.sub, generation: 1 });
 });

@@ -8,6 +8,7 @@ import { ReceiptList, type ReceiptQuery } from "../../edge/revocations/receipt-l
 import { Receipts } from "../../edge/revocations/receipts.ts";
 import { asClient } from "./clients.ts";
 import { behave, GOOD, until } from "./cluster.ts";
+import { countingSql } from "./counting-sql.ts";
 import {
   ADMIN,
   call,
@@ -189,17 +190,10 @@ async function inLongLog(work: (list: ReceiptList, rowsRead: () => number) => vo
        SELECT seq, decided_at, expires_at FROM events WHERE seq <= ?`,
       OPEN,
     );
-    let read = 0;
-    const exec = (...given: Parameters<SqlStorage["exec"]>) => {
-      const cursor = sql.exec(...given);
-      const rows = cursor.toArray();
-      read += cursor.rowsRead;
-      return { toArray: () => rows };
-    };
-    const counting = { exec } as unknown as SqlStorage;
+    const { sql: counting, rowsRead } = countingSql(sql);
     const events = new EventTable(counting);
     const receipts = new Receipts(counting, events, new FeedLeases(counting), () => ["south"]);
-    work(new ReceiptList(counting, events, receipts), () => read);
+    work(new ReceiptList(counting, events, receipts), rowsRead);
   });
 }
 
