@@ -175,8 +175,8 @@ function facts(receipt: Receipt): HTMLElement {
   );
 }
 
-/** The person as a way to look at them. */
-function whomParts(target: Receipt["target"]): Content[] {
+/** Whom it hits; a person as a way to look at them. */
+export function whomParts(target: Receipt["target"]): Content[] {
   const [text, sub] = [targetText(target), personIn(target)];
   if (sub === undefined) return [text];
   return [text.slice(0, text.length - sub.length), link(sub, `#/people/${encodeURIComponent(sub)}`)];

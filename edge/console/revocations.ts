@@ -3,9 +3,9 @@ import type { BulkReceipt, Receipt } from "./answers.ts";
 import type { Desk } from "./desk.ts";
 import { type Content, element, fill } from "./dom.ts";
 import { loading } from "./loading.ts";
-import { receiptPanel } from "./receipt.ts";
+import { receiptPanel, whomParts } from "./receipt.ts";
 import { type Column, table } from "./table.ts";
-import { code, counted, grouped, lasting, moment, short, stateChip, targetText } from "./wording.ts";
+import { code, grouped, lasting, moment, short, stateChip } from "./wording.ts";
 
 const PAGE = 50;
 /** What one call gives. */
@@ -100,8 +100,7 @@ export function revocationTable(label: string, empty: string, isWide: boolean) {
     when,
     {
       name: "Whom",
-      cell: (line) =>
-        "users" in line ? counted(line.users, "person").replace("persons", "people") : targetText(line.target),
+      cell: (line) => ("users" in line ? peopleText(line.users) : whomParts(line.target)),
     },
     reason,
     { name: "By", cell: (line) => ("users" in line ? "–" : actorParts(line.actor)) },
@@ -111,13 +110,20 @@ export function revocationTable(label: string, empty: string, isWide: boolean) {
   return table<Line>(label, isWide ? whole : [when, reason, state], ({ id }) => id, empty);
 }
 
+function peopleText(count: number): string {
+  return count === 1 ? "one person" : `${grouped(count)} people`;
+}
+
 function actorParts(actor: Receipt["actor"]): Content {
   return actor === undefined ? "the person" : element("span", {}, actor.kind, " ", short(actor.id));
 }
 
 function timeTaken(line: Line): HTMLElement | false {
   if ("users" in line || line.enforced_at === undefined) return false;
-  return element("small", { textContent: `in ${lasting(line.enforced_at - line.created_at)}` });
+  return element("span", {
+    className: "muted small",
+    textContent: ` in ${lasting(line.enforced_at - line.created_at)}`,
+  });
 }
 
 /** One of them. */
@@ -156,7 +162,7 @@ function bulkParts({ id, reason, created_at, state, users, revoked, not_found, r
   const bar = element("progress", { max: Math.max(1, users), value: users - remaining });
   bar.setAttribute("aria-label", "People who are dealt with");
   return [
-    element("h2", { className: "name" }, `${grouped(users)} people `, stateChip(state)),
+    element("h2", { className: "name" }, `${peopleText(users)} `, stateChip(state)),
     bar,
     element(
       "dl",
