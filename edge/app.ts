@@ -36,6 +36,8 @@ import { revokeGlobally } from "./routes/global-token-revocation.ts";
 import { listKeys, rotateKeys } from "./routes/keys.ts";
 import { endSession, healthz, jwks, listSessions, login, logout, refresh } from "./routes/login.ts";
 import { authorizationServer } from "./routes/metadata.ts";
+import { showMetrics } from "./routes/metrics.ts";
+import { showSockets, showStatus } from "./routes/nodes.ts";
 import { introspectToken, issueToken, oauthRefused, revokeToken } from "./routes/oauth.ts";
 import { listRevocations } from "./routes/receipt-list.ts";
 import { docs, openApi } from "./routes/reference.ts";
@@ -74,15 +76,18 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/console", { GET: consolePage }],
   ["/console/:file", { GET: consoleFile }],
   ["/healthz", { GET: healthz }],
+  ["/metrics", { GET: showMetrics }],
   ["/revocations", { GET: followRevocations }],
   ["/admin/accounts", { GET: findAccounts, POST: createAccount }],
   ["/admin/accounts/:sub", { GET: showAccount, PATCH: changeAccount, DELETE: deleteAccount }],
+  ["/admin/accounts/:sub/sockets", { GET: showSockets }],
   ["/admin/sessions", { POST: openSession }],
   ["/admin/revocations", { GET: listRevocations, POST: revoke }],
   ["/admin/revocations/bulk", { POST: revokeInBulk }],
   ["/admin/revocations/:id", { GET: showRevocation }],
   ["/admin/clients", { POST: createClient }],
   ["/admin/clients/:client_id", { GET: showClient, PATCH: changeClient, DELETE: deleteClient }],
+  ["/admin/status", { GET: showStatus }],
   ["/admin/me", { GET: showMyself }],
   ["/admin/audit", { GET: readAudit }],
   ["/admin/audit/verify", { GET: verifyAudit }],
@@ -110,7 +115,7 @@ const SECURITY_HEADERS: Readonly<Record<string, string>> = {
 export const app = new Hono<Keycard>();
 
 app.use(async (c, next) => {
-  const requestId = c.req.header("cf-ray") ?? crypto.randomUUID();
+  const requestId = requestIdOf(c.req.header("cf-ray"));
   c.set("requestId", requestId);
   const always = { ...SECURITY_HEADERS, "x-request-id": requestId };
   for (const [name, value] of Object.entries(always)) c.header(name, value);
@@ -124,6 +129,7 @@ app.use(async (c, next) => {
 });
 
 app.use("/admin/*", recordRefusedAdministrators);
+app.use("/metrics", recordRefusedAdministrators);
 
 for (const [path, rate] of RATES) {
   app.use(path, async (c, next) => {
@@ -144,6 +150,11 @@ for (const [path, methods] of ROUTES) {
 app.notFound((c) => refused(c, new Refusal("not_found", { detail: "no such route" })));
 
 app.onError((error, c) => refused(c, toRefusal(error)));
+
+/** Cloudflare's own name of the request. Elsewhere anybody could have written it, and it goes into log lines, receipts and events. */
+function requestIdOf(ray: string | undefined): string {
+  return ray !== undefined && /^[\w-]{1,64}$/.test(ray) ? ray : crypto.randomUUID();
+}
 
 /** A refusal as an answer: RFC 9457. Its detail and its cause are for the log alone. */
 function refused(c: Exchange, refusal: Refusal): Response {

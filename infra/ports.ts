@@ -1,7 +1,16 @@
-/** Ports that are ours from the moment they are chosen until the process they are for takes them over. */
+/**
+ * Ports that are ours from the moment they are chosen until the process they are for takes them over. They lie below those that systems
+ * give to outgoing connections, so that none of these has the port of a process that is away for a moment and starts again.
+ */
+import { randomInt } from "node:crypto";
 import { createServer, type Server } from "node:net";
 
 export const LOOPBACK = "127.0.0.1";
+
+const LOWEST = 10_000;
+/** Linux begins here, others later. */
+const BELOW = 32_768;
+const TRIES = 20;
 
 export interface ReservedPort {
   readonly port: number;
@@ -16,11 +25,19 @@ export class PortTaken extends Error {
 
 /** The preferred port if it is free, else another free one. */
 export async function reservePort(preferred?: number): Promise<ReservedPort> {
-  const server = (await listen(preferred ?? 0)) ?? (await listen(0));
+  const server = (preferred === undefined ? undefined : await listen(preferred)) ?? (await listenAnywhere());
   if (server === undefined) throw new Error("No free port could be had on 127.0.0.1.");
   const address = server.address();
   if (address === null || typeof address === "string") throw new Error("The reserved port has no number.");
   return { port: address.port, release: () => new Promise((resolve) => server.close(() => resolve())) };
+}
+
+async function listenAnywhere(): Promise<Server | undefined> {
+  for (let tries = 0; tries < TRIES; tries++) {
+    const server = await listen(randomInt(LOWEST, BELOW));
+    if (server !== undefined) return server;
+  }
+  return await listen(0);
 }
 
 function listen(port: number): Promise<Server | undefined> {

@@ -5,7 +5,7 @@ import { stripVTControlCharacters, styleText } from "node:util";
 
 /** The same warning of the same process is shown once in this time. */
 const QUIET_MS = 15_000;
-const WARNING = 40;
+const WARNINGS: readonly unknown[] = ["warn", "error", "fatal"];
 const SHOWN = 200;
 
 export interface Terminal {
@@ -80,8 +80,8 @@ function edgeWarning(line: string): string | undefined {
 }
 
 function nodeWarning(line: string): string | undefined {
-  const { level, msg, detail, err } = parse(line) ?? {};
-  return typeof level === "number" && level >= WARNING ? sentence(msg, detail ?? messageOf(err)) : undefined;
+  const { level, message, detail, err } = parse(line) ?? {};
+  return WARNINGS.includes(level) ? sentence(message, detail ?? messageOf(err)) : undefined;
 }
 
 function parse(text: string): Record<string, unknown> | undefined {

@@ -11,8 +11,12 @@ import type { NodeReceipt } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
 import { hits, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
 import { RevocationIndex } from "#contract/revocation-index";
+import type { LogWay } from "./log.ts";
 import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
+
+/** By which way an event came in first: pushed by the edge, by the bell or the stream in Redis, or by the edge's feed. */
+export type Way = "push" | LogWay | "feed";
 
 /** An event that this node has understood: nobody it covers gets in any more. */
 export interface Applied {
@@ -29,6 +33,9 @@ export interface AdmissionsOptions {
   /** @param endsAt when it will be closed, seconds since the epoch */
   onExpiring(admission: Admission, endsAt: number): void;
   onExpired(sockets: number): void;
+  /** Nobody whom it covers gets in any more. @param hit sockets that it covers, which are closed from here on */
+  onApplied(event: RevocationEvent, way: Way, hit: number): void;
+  /** None of those sockets is open any more. */
   onRevoked(event: RevocationEvent, closed: number): void;
   onKeyRevoked(issuer: string): void;
 }
@@ -75,6 +82,7 @@ export class Admissions {
   /** What was done about each event, so that one that comes again by another path gets the same receipt. */
   readonly #applied = new Map<string, Applied>();
   readonly #closing = new AbortController();
+  #closingEvents = 0;
 
   constructor(options: AdmissionsOptions) {
     this.#options = options;
@@ -144,21 +152,26 @@ export class Admissions {
   }
 
   /** Applies an event, once however often it comes. */
-  apply(issuer: string, event: RevocationEvent): Applied {
+  apply(issuer: string, event: RevocationEvent, way: Way): Applied {
     const known = this.applied(issuer, event.id);
     if (known !== undefined) return known;
     const { revocations, sockets } = this.#realm(issuer);
     revocations.merge(event);
     if (event.targets.some(({ kind }) => kind === "key")) this.#options.onKeyRevoked(issuer);
-    const applied = { expiresAt: event.expires_at, done: this.#enforce(event, sockets.hitBy(event)) };
+    const hit = sockets.hitBy(event);
+    const applied = { expiresAt: event.expires_at, done: this.#enforce(event, hit) };
     this.#applied.set(nameOf(issuer, event.id), applied);
     if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
+    this.#options.onApplied(event, way, hit.size);
     return applied;
   }
 
   async #enforce(event: RevocationEvent, hit: ReadonlySet<Admission>): Promise<NodeReceipt> {
+    this.#closingEvents += 1;
     const left = event.mode === "reauthenticate" && hit.size > 0 ? await this.#reauthenticate(event, hit) : hit;
-    const closed = await disconnectAll(left, event.code);
+    const closed = await disconnectAll(left, event.code).finally(() => {
+      this.#closingEvents -= 1;
+    });
     this.#options.onRevoked(event, closed);
     return { node: this.#options.node, applied_at: Date.now(), closed };
   }
@@ -177,8 +190,18 @@ export class Admissions {
     return { sockets: hit.size, sids: [...new Set([...hit].map(({ claims }) => claims.sid))] };
   }
 
+  /** Open sockets of a person. */
+  openTo(issuer: string, sub: string): Admission[] {
+    return [...this.#realm(issuer).sockets.ofUser(sub)].filter(({ ended }) => ended === undefined);
+  }
+
   get sockets(): number {
     return [...this.#realms.values()].reduce((sum, realm) => sum + realm.sockets.size, 0);
+  }
+
+  /** Events that are applied, and whose sockets are not all closed. */
+  get closing(): number {
+    return this.#closingEvents;
   }
 
   get revocations(): number {

@@ -6,10 +6,10 @@
  */
 import { createAdapter, createShardedAdapter } from "@socket.io/redis-adapter";
 import type { Cluster, Redis } from "ioredis";
-import type { Logger } from "pino";
 import type { ServerOptions } from "socket.io";
 import { keepTrying, surviveErrors } from "./connection.ts";
 import { isCluster, type RedisClient } from "./redis.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 export interface AppAdapter {
   readonly adapter: NonNullable<ServerOptions["adapter"]>;
@@ -17,10 +17,8 @@ export interface AppAdapter {
 }
 
 const RETRY_MS = 1_000;
-/** A failure that has not happened for so long is news again. */
-const FORGOTTEN_AFTER_MS = 60_000;
 /** What ioredis says besides, or instead of, what is the matter. The links to the log ask, and say it. */
-const HEARSAY = /: Error: (All sentinels are unreachable|Connection is closed\.$)/;
+const HEARSAY = /^Error: (All sentinels are unreachable|Connection is closed\.$)/;
 /** How often a cluster is asked who serves what, for a change that no error and no server told of. */
 const LOOK_AGAIN_MS = 10_000;
 /** The adapter does not look at what becomes of these, and a rejection that nobody looks at ends a process. */
@@ -29,15 +27,29 @@ const UNAWAITED = [
   ...["spublish", "ssubscribe", "sunsubscribe"],
 ];
 
+export interface AppAdapterOptions extends TroubleListener {
+  /** Every attempt to connect, for whoever counts them. */
+  onAttempt?(outcome: "made" | "lost"): void;
+}
+
 /** @param client not used itself */
-export async function createAppAdapter(client: RedisClient, log: Logger): Promise<AppAdapter> {
-  const tell = createTeller(log);
-  const [pub, sub] = isCluster(client) ? clusterPair(client) : serverPair(client);
+export async function createAppAdapter(client: RedisClient, options: AppAdapterOptions): Promise<AppAdapter> {
+  const lost = new Trouble({ begun: "the adapter lost Redis", over: "the adapter has Redis again" }, options);
+  // One room's channel may fail while others do not, so that no success says that it is over.
+  const unsent = new Trouble({ begun: "the adapter could not reach Redis" }, options);
+  const tell = (trouble: Trouble, err: unknown) => void (HEARSAY.test(String(err)) || trouble.failed(err));
+  const pair = isCluster(client) ? clusterPair(client) : serverPair(client);
+  const [pub, sub] = pair;
   const farewells: (() => void)[] = [];
-  for (const each of [pub, sub]) {
+  for (const each of pair) {
     surviveErrors(each);
-    each.on("error", (err) => tell(err, "the adapter lost Redis"));
-    catchUnawaited(each, (err) => tell(err, "the adapter could not reach Redis"));
+    each.on("error", (err) => tell(lost, err));
+    each.on("close", () => options.onAttempt?.("lost"));
+    each.on("ready", () => {
+      options.onAttempt?.("made");
+      if (pair.every(({ status }) => status === "ready")) lost.over();
+    });
+    catchUnawaited(each, (err) => tell(unsent, err));
     await connectedOrNot(each);
     farewells.push(isCluster(each) ? () => each.disconnect() : keepTrying(each, RETRY_MS));
   }
@@ -85,15 +97,4 @@ function catchUnawaited(client: RedisClient, onError: (error: unknown) => void):
       }
     };
   }
-}
-
-/** Says the same thing once, for as long as it goes on. */
-function createTeller(log: Logger): (err: unknown, message: string) => void {
-  const lastTime = new Map<string, number>();
-  return (err, message) => {
-    const what = `${message}: ${err}`;
-    const quietMs = performance.now() - (lastTime.get(what) ?? Number.NEGATIVE_INFINITY);
-    lastTime.set(what, performance.now());
-    if (!HEARSAY.test(what) && quietMs > FORGOTTEN_AFTER_MS) log.warn({ err }, message);
-  };
 }

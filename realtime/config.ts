@@ -1,5 +1,5 @@
 /** The settings of a node, from its environment, judged once at start with every problem named. */
-import { createPrivateKey, X509Certificate } from "node:crypto";
+import { createPrivateKey, randomUUID, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { SIGNATURE_ALGORITHMS } from "#contract/access-token";
@@ -55,11 +55,15 @@ const environment = z.object({
   /** 0 takes a free port. */
   PORT: z.coerce.number().int().min(0).max(65_535).default(3000),
   HOST: z.string().min(1).default("0.0.0.0"),
+  /** A port of their own for the metrics, which are then nowhere else; 0 takes a free one. */
+  METRICS_PORT: z.coerce.number().int().min(0).max(65_535).optional(),
+  /** Where that port is; HOST unless given. */
+  METRICS_HOST: z.string().min(1).optional(),
   /** Unique in the cluster. */
   NODE_NAME: z
     .string()
     .regex(/^[\w.-]{1,64}$/)
-    .optional(),
+    .default(randomUUID),
   CLUSTER: z.string().min(1).max(64),
   /** What the edge and the nodes of this cluster know: the secret in use and, while it is being replaced, the one before. */
   CLUSTER_SECRET: list
@@ -143,6 +147,11 @@ function conflictsIn(env: NodeJS.ProcessEnv): string[] {
     ],
     [REDIS_CLUSTER !== "" && /[1-9]/.test(url?.pathname ?? ""), "REDIS_URL: a cluster has no database but 0"],
     ...TLS_FILES.map((name) => [env[name] !== undefined && !isTls, `${name}: only with rediss: in REDIS_URL`] as const),
+    [env.METRICS_HOST !== undefined && env.METRICS_PORT === undefined, "METRICS_HOST: only with METRICS_PORT"],
+    [
+      env.METRICS_PORT !== undefined && env.METRICS_PORT !== "0" && env.METRICS_PORT === (env.PORT ?? "3000"),
+      "METRICS_PORT: the same as PORT",
+    ],
     [(REDIS_CERT === undefined) !== (REDIS_KEY === undefined), "REDIS_CERT, REDIS_KEY: not one without the other"],
   ];
   return rows.filter(([isBroken]) => isBroken).map(([, problem]) => problem);

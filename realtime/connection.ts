@@ -1,5 +1,6 @@
 /** A connection to Redis that is kept open, and whose outages are told once and not at every attempt. */
 import type { Cluster, Redis } from "ioredis";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 /** As ioredis says it, also when it was told to part with a connection that it was about to make. */
 export const CLOSED = "Connection is closed.";
@@ -14,16 +15,19 @@ export interface HeldConnection {
 interface HoldOptions {
   readonly retryMs: number;
   readonly outage: Outage;
+  /** It was made and counts, or it ended or could not be made: each time. */
+  onAttempt?(outcome: "made" | "lost"): void;
   /** What to do on each new connection before it counts. */
   greet(): Promise<void>;
 }
 
 /** Keeps a connection open for as long as it is wanted. */
-export function holdConnection(redis: Redis, { retryMs, outage, greet }: HoldOptions): HeldConnection {
+export function holdConnection(redis: Redis, { retryMs, outage, onAttempt, greet }: HoldOptions): HeldConnection {
   const giveUp = keepTrying(redis, retryMs);
   async function meet(): Promise<void> {
     try {
       await greet();
+      onAttempt?.("made");
       outage.end(redis);
     } catch (error) {
       if (redis.status !== "ready") return; // told by "close"
@@ -34,7 +38,10 @@ export function holdConnection(redis: Redis, { retryMs, outage, greet }: HoldOpt
   redis.on("ready", () => void meet());
   surviveErrors(redis);
   redis.on("error", (error) => outage.begin(redis, error));
-  redis.on("close", () => outage.begin(redis));
+  redis.on("close", () => {
+    onAttempt?.("lost");
+    outage.begin(redis);
+  });
   return {
     greet: () => void meet(),
     connect() {
@@ -87,43 +94,45 @@ export interface Outage {
   forget(): void;
 }
 
-export interface OutageOptions {
-  /** Each reason once in an outage, however many attempts there are. */
-  onProblem(message: string, error: unknown): void;
-  /** The outage is over. */
-  onBack?(message: string): void;
-}
+/** How long a connection that ended without a word is given to say why, by its next attempt. */
+const REASON_WITHIN_MS = 1_000;
 
 /**
  * One outage, whichever of the connections it breaks and however often they try.
  *
  * @param why finds a better reason than the one that a connection gives; undefined when there is none at all
  */
-export function createOutage({ onProblem, onBack }: OutageOptions, why: (error: unknown) => Promise<unknown>): Outage {
+export function createOutage(listener: TroubleListener, why: (error: unknown) => Promise<unknown>): Outage {
+  const words = { begun: "the link to Redis is broken", over: "the link to Redis is back" };
+  const trouble = new Trouble(words, listener, why);
   const broken = new Set<Redis>();
-  const told = new Set<string>();
+  let unexplained: NodeJS.Timeout | undefined;
   let forgotten = false;
+
+  function fail(error: unknown): void {
+    clearTimeout(unexplained);
+    unexplained = undefined;
+    if (!forgotten) trouble.failed(error);
+  }
+
   return {
     expect: (connection) => void broken.add(connection),
     begin(connection, error) {
       broken.add(connection);
       const isBare = error === undefined || (error instanceof Error && error.message === CLOSED);
-      const reason = isBare ? CLOSED : String(error);
+      if (!isBare) fail(error);
       // That a connection ended is no news once it is said why.
-      if (forgotten || told.has(reason) || (isBare && told.size > 0)) return;
-      told.add(reason);
-      void why(error ?? new Error(CLOSED)).then((cause) => {
-        if (cause !== undefined) onProblem("the link to Redis is broken", cause);
-      });
+      else if (!trouble.isTold) unexplained ??= setTimeout(() => fail(new Error(CLOSED)), REASON_WITHIN_MS).unref();
     },
     end(connection) {
       broken.delete(connection);
-      if (broken.size > 0 || told.size === 0) return;
-      told.clear();
-      onBack?.("the link to Redis is back");
+      if (broken.size > 0) return;
+      if (unexplained !== undefined) fail(new Error(CLOSED));
+      trouble.over();
     },
     forget() {
       forgotten = true;
+      clearTimeout(unexplained);
     },
   };
 }

@@ -32,7 +32,9 @@ export interface FeedOptions {
   verify(page: string, nonce: string): Promise<FeedPage>;
   /** Takes an event in: nobody whom it covers gets in any more. Resolves once their sockets are closed. */
   apply(event: RevocationEvent): Promise<NodeReceipt>;
-  onProblem(message: string, error: unknown): void;
+  onProblem(message: string, error: unknown, times: number): void;
+  /** It was asked: each time. */
+  onAsked(outcome: "answered" | "failed"): void;
 }
 
 export interface Feed {
@@ -41,6 +43,8 @@ export interface Feed {
   saw(event: RevocationEvent, done: Promise<NodeReceipt>): void;
   /** Whether an event is known to be missing. */
   readonly hasGap: boolean;
+  /** Up to where every event is applied, and the sockets that it covers are closed. */
+  readonly done: number;
   /** Asks for everything that is missing. Resolves when nothing is; rejects when the edge cannot be asked. */
   catchUp(): Promise<void>;
   /**
@@ -72,11 +76,10 @@ export function createFeed(options: FeedOptions): Feed {
         if (words.size > MAX_WORDS) words.delete(words.keys().next().value ?? "");
       },
       // It stays among those that are not done.
-      (error: unknown) => options.onProblem("the sockets of a revocation could not be closed", error),
+      (error: unknown) => options.onProblem("the sockets of a revocation could not be closed", error, 1),
     );
   }
 
-  /** Up to where every event is applied, and the sockets that it covers are closed. */
   function done(): number {
     let through = known.through;
     for (const seq of closing) through = Math.min(through, seq - 1);
@@ -86,7 +89,7 @@ export function createFeed(options: FeedOptions): Feed {
   function take(page: FeedPage): void {
     // The edge's storage was restored, or is another one: its numbers say nothing about ours.
     if (page.head < page.after) {
-      options.onProblem("the edge's log ends before what was read from it; it is read anew", undefined);
+      options.onProblem("the edge's log ends before what was read from it; it is read anew", undefined, 1);
       known.restart(0);
       closing.clear();
       return;
@@ -97,6 +100,18 @@ export function createFeed(options: FeedOptions): Feed {
   }
 
   async function ask(waitMs: number, leaseMs: number | undefined): Promise<FeedPage> {
+    try {
+      const page = await request(waitMs, leaseMs);
+      options.onAsked("answered");
+      take(page);
+      return page;
+    } catch (error) {
+      if (!stopping.signal.aborted) options.onAsked("failed");
+      throw error;
+    }
+  }
+
+  async function request(waitMs: number, leaseMs: number | undefined): Promise<FeedPage> {
     const nonce = randomBytes(16).toString("base64url");
     const { issuer, uri, cluster, secrets, node, boot } = options;
     const query = {
@@ -115,9 +130,7 @@ export function createFeed(options: FeedOptions): Feed {
       signal: AbortSignal.any([stopping.signal, AbortSignal.timeout(waitMs + ANSWER_TIMEOUT_MS)]),
     });
     if (response.status !== 200) throw new Error(`the feed answered ${response.status}`);
-    const page = await options.verify(await readBounded(response, MAX_PAGE_BYTES), nonce);
-    take(page);
-    return page;
+    return await options.verify(await readBounded(response, MAX_PAGE_BYTES), nonce);
   }
 
   /** Asks until nothing is missing; the first question waits for news. */
@@ -135,6 +148,9 @@ export function createFeed(options: FeedOptions): Feed {
     saw,
     get hasGap() {
       return known.hasGap;
+    },
+    get done() {
+      return done();
     },
     catchUp() {
       // Not one that is under way: what was decided since it asked would not be in its answer.

@@ -11,6 +11,7 @@ import { MAX_LEASE_MS } from "#contract/cluster";
 import type { Feed } from "./feed.ts";
 import { Lease, type Link, leaseNow, type Member } from "./lease.ts";
 import type { Beat, Log } from "./log.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 /** A hole is given this long to be filled by what is on its way already. */
 const GAP_PATIENCE_MS = 500;
@@ -23,7 +24,7 @@ const PATIENCE = 0.3;
 /** Of a lease's length: how long one question to the feed waits for news, so that the next one is in time. */
 const FEED_WAIT = 0.4;
 
-export interface FollowerOptions {
+export interface FollowerOptions extends TroubleListener {
   readonly self: Member;
   readonly feeds: readonly Feed[];
   /** Whether everything that can revoke something here is told by a feed. */
@@ -34,7 +35,6 @@ export interface FollowerOptions {
   onFenced(): void;
   /** A link is used that was not used before; undefined when there is none. */
   onLink(link: Link | undefined): void;
-  onProblem(message: string, error: unknown): void;
 }
 
 export class Follower {
@@ -55,10 +55,11 @@ export class Follower {
   #fence: NodeJS.Timeout | undefined;
   #firstLease: (() => void) | undefined;
   readonly #following: Promise<void>[] = [];
-  readonly #failing = new Set<string>();
+  readonly #troubles: ReadonlyMap<Feed, Trouble>;
 
   constructor(options: FollowerOptions) {
     this.#options = options;
+    this.#troubles = new Map(options.feeds.map((feed) => [feed, troubleWith(feed, options)]));
   }
 
   /** Follows from here on. Resolves once everything is known for the first time. */
@@ -168,10 +169,10 @@ export class Follower {
       this.#options.feeds.map(async (feed) => {
         try {
           await feed.catchUp();
-          this.#failing.delete(feed.issuer);
+          this.#troubles.get(feed)?.over();
           return true;
         } catch (error) {
-          this.#fail(feed.issuer, error);
+          this.#fail(feed, error);
           return false;
         }
       }),
@@ -179,11 +180,8 @@ export class Follower {
     return answers.every((complete) => complete);
   }
 
-  /** Told once for each time that it begins to fail. */
-  #fail(issuer: string, error: unknown): void {
-    if (this.#stopped || this.#failing.has(issuer)) return;
-    this.#failing.add(issuer);
-    this.#options.onProblem(`the feed of ${issuer} cannot be read`, error);
+  #fail(feed: Feed, error: unknown): void {
+    if (!this.#stopped) this.#troubles.get(feed)?.failed(error);
   }
 
   async #watch(): Promise<void> {
@@ -239,13 +237,18 @@ export class Follower {
       // The first question must not wait: the lease by Redis may be over before there is news.
       const waitMs = this.#lease.holds("feed") ? leaseMs * FEED_WAIT : 0;
       await feed.follow(Math.min(leaseMs + keepMs, MAX_LEASE_MS), waitMs);
-      this.#failing.delete(feed.issuer);
+      this.#troubles.get(feed)?.over();
       return true;
     } catch (error) {
-      this.#fail(feed.issuer, error);
+      this.#fail(feed, error);
       return false;
     }
   }
+}
+
+function troubleWith({ issuer }: Feed, listener: TroubleListener): Trouble {
+  const words = { begun: `the feed of ${issuer} cannot be read`, over: `the feed of ${issuer} is read again` };
+  return new Trouble(words, listener);
 }
 
 function pause(ms: number): Promise<void> {

@@ -4,21 +4,19 @@
  * that this node is alive, and shows who else is.
  */
 import type { ClusterSecrets } from "#contract/cluster";
-import type { Rehearsal } from "#contract/revocation";
+import { CLOSED } from "./connection.ts";
 import { heartbeat, leaseNow, type Member, memberKey, type Peers } from "./lease.ts";
+import { QUESTIONS } from "./questions.ts";
 import type { LogLinks } from "./redis.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 const LOG = "{keycard}:log";
 const BELL = "{keycard}:bell";
 const LEASES = "{keycard}:leases";
-const QUESTIONS = "{keycard}:questions";
-const answerKey = (id: string) => `{keycard}:answer:${id}`;
 const ticketKey = (jti: string) => `{keycard}:ticket:${jti}`;
 
 const PAGE = 500;
 const RETRY_MS = 250;
-const ANSWER_SECONDS = 30;
-const ANSWER_LOOK_MS = 10;
 /** How long replicas are waited for. */
 const DURABLE_WITHIN_MS = 1_000;
 /** Bell entries remembered before the stream is read that far; forgetting one only means judging it twice. */
@@ -57,7 +55,10 @@ for i = 1, #ARGV, 2 do
   if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
 end`;
 
-export interface LogOptions {
+/** By which way an event came in from Redis. */
+export type LogWay = "bell" | "stream";
+
+export interface LogOptions extends TroubleListener {
   readonly links: LogLinks;
   readonly cluster: string;
   readonly secrets: ClusterSecrets;
@@ -74,14 +75,13 @@ export interface LogOptions {
    * Takes one signed event: resolves once nobody whom it covers gets in any more, or it is not to be believed; rejects when
    * that cannot be told yet, and is then asked again.
    */
-  apply(set: string): Promise<void>;
-  /** Counts whom a signed question speaks of; undefined when it is not to be believed. Changes nothing. */
-  count(question: string): Promise<(Count & { readonly id: string }) | undefined>;
+  apply(set: string, way: LogWay): Promise<void>;
+  /** All nodes were asked something. */
+  onQuestion(question: string): void;
   /** Everything that is in Redis has been read. */
   onRead(beat: Beat): void;
   /** Redis has less than was read from it. */
   onLoss(): void;
-  onProblem(message: string, error: unknown): void;
 }
 
 /** A heartbeat that has found its way. */
@@ -90,12 +90,6 @@ export interface Beat {
   readonly sentAt: number;
   /** The one before stood where it was left: everybody could see without a break that this node is alive. */
   readonly unbroken: boolean;
-}
-
-/** What one node says to a question that all were asked. */
-export interface Count {
-  readonly sockets: number;
-  readonly sids: readonly string[];
 }
 
 export interface Log {
@@ -112,8 +106,6 @@ export interface Log {
    * @returns whose word is awaited already, as it stands in Redis
    */
   append(receipt: string, set: string): Promise<string>;
-  /** Asks every node that holds a lease, and adds up what those said that answered in time. */
-  ask(id: string, question: string, waitMs: number): Promise<Rehearsal>;
   /** Uses a ticket up. Resolves to whether it was unused until now; rejects when Redis cannot tell. */
   burn(ticket: string, seconds: number): Promise<boolean>;
   /** Milliseconds since the last good heartbeat; infinite before the first. */
@@ -125,14 +117,14 @@ export interface Log {
 type FollowReply = [before: string, last: string, entries: [id: string, fields: string[]][], heartbeats: string[]];
 
 export function createLog(options: LogOptions): Log {
-  const { links, self, peers, onProblem } = options;
+  const { links, self, peers } = options;
+  const heartbeats = new Trouble({ begun: "the heartbeat failed", over: "the heartbeat gets through again" }, options);
   let position = "0-0";
   let lastBeat = Number.NEGATIVE_INFINITY;
   let stopped = false;
   let beating: Promise<void> | undefined;
   let wake: (() => void) | undefined;
   let count = 0;
-  let failing = false;
   /** Heartbeats of which one should stand in Redis: the last one that was answered, and those sent since. */
   let standing: string[] = [];
   /** Entries that the bell brought before the stream was read that far. */
@@ -140,12 +132,12 @@ export function createLog(options: LogOptions): Log {
   /** Entries that could not be judged yet. */
   const unsettled = new Map<string, string>();
 
-  async function take(entry: string, set: string): Promise<void> {
+  async function take(entry: string, set: string, way: LogWay): Promise<void> {
     try {
-      await options.apply(set);
+      await options.apply(set, way);
       unsettled.delete(entry);
     } catch (error) {
-      if (!unsettled.has(entry)) onProblem("an event cannot be judged yet", error);
+      if (!unsettled.has(entry)) options.onProblem("an event cannot be judged yet", error, 1);
       unsettled.set(entry, set);
     }
   }
@@ -173,7 +165,7 @@ export function createLog(options: LogOptions): Log {
         // Only if the bell brought these very words: anybody who can ring could have named the entry beforehand.
         const known = ahead.get(entry) === set;
         ahead.delete(entry);
-        return known ? undefined : take(entry, set);
+        return known ? undefined : take(entry, set, "stream");
       }),
     );
     position = entries.at(-1)?.[0] ?? position;
@@ -189,7 +181,7 @@ export function createLog(options: LogOptions): Log {
   }
 
   async function beat(): Promise<void> {
-    for (const [entry, set] of unsettled) await take(entry, set);
+    for (const [entry, set] of unsettled) await take(entry, set, "stream");
     while (await follow());
   }
 
@@ -197,11 +189,9 @@ export function createLog(options: LogOptions): Log {
     while (!stopped) {
       try {
         await beat();
-        failing = false;
+        heartbeats.over();
       } catch (error) {
-        // Once for each outage: it is tried again several times a second.
-        if (!stopped && !failing) onProblem("the heartbeat failed", error);
-        failing = true;
+        if (!stopped && !isUnconnected(error)) heartbeats.failed(error);
         // A link that swallows commands without closing would stay like that for minutes.
         if (isTimeout(error)) links.reset();
       }
@@ -219,20 +209,9 @@ export function createLog(options: LogOptions): Log {
     });
   }
 
-  async function answer(question: string): Promise<void> {
-    const counted = await options.count(question);
-    if (counted === undefined) return;
-    const key = answerKey(counted.id);
-    const sids = `${key}:sids`;
-    const pipeline = links.commands.pipeline();
-    for (let i = 0; i < counted.sids.length; i += PAGE) pipeline.pfadd(sids, ...counted.sids.slice(i, i + PAGE));
-    pipeline.expire(sids, ANSWER_SECONDS).hset(key, self.node, counted.sockets).expire(key, ANSWER_SECONDS);
-    await pipeline.exec();
-  }
-
   function hear(channel: string, message: string): void {
     if (channel === QUESTIONS) {
-      answer(message).catch((error: unknown) => onProblem("a question could not be answered", error));
+      options.onQuestion(message);
       return;
     }
     const space = message.indexOf(" ");
@@ -241,7 +220,7 @@ export function createLog(options: LogOptions): Log {
     if (space < 0 || ahead.get(entry) === set || !isBefore(position, entry)) return;
     if (ahead.size >= AHEAD_LIMIT) ahead.clear();
     ahead.set(entry, set);
-    void take(entry, set);
+    void take(entry, set, "bell");
   }
 
   return {
@@ -251,7 +230,9 @@ export function createLog(options: LogOptions): Log {
       // Not waited for: what is appended before the bell is heard, the next heartbeat finds.
       links
         .subscribe([BELL, QUESTIONS], hear)
-        .catch((error: unknown) => onProblem("the bell cannot be heard; the heartbeat finds what it brings", error));
+        .catch((error: unknown) =>
+          options.onProblem("the bell cannot be heard; the heartbeat finds what it brings", error, 1),
+        );
       beating = beatForever();
     },
     get unsettled() {
@@ -265,21 +246,6 @@ export function createLog(options: LogOptions): Log {
       const [expected, heartbeats] = reply as [string, string[]];
       await peers.observe(pairs(heartbeats), askedAt);
       return expected;
-    },
-    async ask(id, question, waitMs) {
-      const expected = new Set(peers.alive().map(({ node }) => node));
-      await links.publish(QUESTIONS, question);
-      const until = performance.now() + waitMs;
-      for (;;) {
-        const said = await links.commands.hgetall(answerKey(id));
-        const silent = [...expected].filter((node) => !(node in said));
-        if (silent.length > 0 && performance.now() < until) {
-          await new Promise((resolve) => setTimeout(resolve, ANSWER_LOOK_MS));
-          continue;
-        }
-        const sockets = Object.values(said).reduce((sum, some) => sum + Number(some), 0);
-        return { sockets, sessions: await links.commands.pfcount(`${answerKey(id)}:sids`), silent };
-      }
     },
     async burn(ticket, seconds) {
       return (await links.commands.set(ticketKey(ticket), self.node, "EX", seconds, "NX")) === "OK";
@@ -308,6 +274,12 @@ function isBefore(a: string, b: string): boolean {
   const [aTime = 0, aCount = 0] = a.split("-").map(Number);
   const [bTime = 0, bCount = 0] = b.split("-").map(Number);
   return aTime < bTime || (aTime === bTime && aCount < bCount);
+}
+
+/** There is no connection, and whoever holds it says why. */
+function isUnconnected(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return error.message === CLOSED || error.message.startsWith("Stream isn't writeable");
 }
 
 function isTimeout(error: unknown): boolean {

@@ -1,8 +1,8 @@
 /** The process: settings, start, and a stop that lets sockets go elsewhere. */
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { pino } from "pino";
 import { type Config, readConfig } from "./config.ts";
+import { createNodeLog } from "./log-lines.ts";
 import { type Handlers, startNode } from "./server.ts";
 
 async function loadHandlers(config: Config): Promise<Handlers | undefined> {
@@ -23,14 +23,7 @@ function configOrExit(): Config {
 }
 
 const config = configOrExit();
-/** Nothing of ours logs these; an app's handlers or a library's error might. */
-const SECRETS = ["token", "authorization", "cookie", "password", "ticket"].flatMap((name) => [
-  name,
-  `*.${name}`,
-  `*.*.${name}`,
-]);
-const redact = { paths: SECRETS, censor: "[redacted]" };
-const log = pino({ level: config.LOG_LEVEL, base: { node: config.NODE_NAME }, redact });
+const log = createNodeLog({ node: config.NODE_NAME, cluster: config.CLUSTER, level: config.LOG_LEVEL });
 const node = await startNode(config, log, await loadHandlers(config));
 
 let stopping = false;
@@ -40,7 +33,7 @@ async function stop(reason: string): Promise<void> {
   log.info({ reason }, "draining");
   setTimeout(() => process.exit(1), config.DRAIN_SECONDS * 1000).unref();
   await node.stop();
-  log.info("stopped");
+  log.info({}, "stopped");
   process.exit(0);
 }
 

@@ -15,7 +15,8 @@ import type { Namespace, Server } from "socket.io";
 import { TICKET_LIFETIME, type VerifiedClaims } from "#contract/access-token";
 import { type ClusterSecrets, MIN_CLUSTER_SECRET } from "#contract/cluster";
 import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
-import { Admissions, demandSameSession } from "./admissions.ts";
+import type { RevocationEvent } from "#contract/revocation";
+import { Admissions, demandSameSession, type Way } from "./admissions.ts";
 import { createControl } from "./control.ts";
 import { bearerOf, type Credential, type CredentialSources, findCredential } from "./credentials.ts";
 import { leaseNow } from "./lease.ts";
@@ -35,6 +36,7 @@ import {
   trackTransport,
   withLastWord,
 } from "./sockets.ts";
+import type { Ended, TroubleListener } from "./trouble.ts";
 import { createVerifier, type TrustedIssuer } from "./verifier.ts";
 
 export type { CredentialSources } from "./credentials.ts";
@@ -94,30 +96,39 @@ interface About {
   readonly address: string;
 }
 
+/** One id from the call that revoked to the last closed socket, and that call's own. */
+interface AboutRevocation {
+  readonly revocation: string;
+  /** `X-Request-Id` of the call; absent where it was none, or an edge that does not tell it. */
+  readonly request?: string | undefined;
+  readonly seq: number;
+  readonly code: RefusalCode;
+}
+
 /** What happened at the door, for logs and metrics. No secret is ever in it. */
 export interface DoorEvents {
   admitted: [About & { readonly sub: string; readonly sid: string; readonly tookMs: number }];
   refused: [About & { readonly code: RefusalCode; readonly detail: string | undefined; readonly cause: unknown }];
   renewed: [About & { readonly sub: string; readonly sid: string; readonly exp: number }];
   expired: [{ readonly sockets: number }];
-  revoked: [
-    {
-      readonly revocation: string;
-      readonly seq: number;
-      readonly code: RefusalCode;
-      readonly closed: number;
-      readonly afterMs: number;
-    },
-  ];
+  /** A revocation is known here: nobody whom it covers gets in any more. `sockets` that it covers are being closed. */
+  applied: [AboutRevocation & { readonly way: Way; readonly sockets: number }];
+  /** None of those sockets is open any more. */
+  revoked: [AboutRevocation & { readonly closed: number; readonly afterMs: number }];
   /** Something in Redis that no trusted issuer had signed, or no node of this cluster sealed. */
   ignored: [{ readonly detail: string | undefined }];
   /** Neither Redis nor the edge can be reached: nobody is let in, and sockets are closed. */
   fenced: [{ readonly sockets: number }];
   /** By what the node is told of revocations from here on; undefined when by nothing. */
   link: [{ readonly link: "redis" | "feed" | undefined }];
+  /** A connection to Redis was made, or ended or could not be made: every time. */
+  connection: [{ readonly connection: "commands" | "bell" | "sentinel"; readonly outcome: "made" | "lost" }];
+  /** An edge's feed was asked: every time. */
+  feed: [{ readonly issuer: string; readonly outcome: "answered" | "failed" }];
   /** What was a problem is none any more. */
-  back: [{ readonly message: string }];
-  problem: [{ readonly message: string; readonly error: unknown }];
+  back: [{ readonly message: string } & Ended];
+  /** Told when it begins, and once a minute while it goes on: `times` is how often it happened since it was told last. */
+  problem: [{ readonly message: string; readonly error: unknown; readonly times: number }];
 }
 
 export interface Door {
@@ -125,7 +136,7 @@ export interface Door {
   readonly events: EventEmitter<DoorEvents>;
   /** Resolves once keys are there and the log is replayed. Nobody is let in before. */
   ready(): Promise<void>;
-  /** Answers `/events`, `/receipts`, `/rehearsals`, `/healthz` and `/readyz`; returns false for every other request. */
+  /** Answers `/events`, `/receipts`, `/rehearsals`, `/nodes`, `/healthz` and `/readyz`; returns false for every other request. */
   readonly receive: Receiver;
   health(): Health;
   /**
@@ -161,8 +172,21 @@ export function protect(io: Server, options: ProtectOptions): Door {
   const node = options.node ?? randomUUID();
   const clockSkewSeconds = options.clockSkewSeconds ?? 5;
   const events = new EventEmitter<DoorEvents>();
-  const onProblem = (message: string, error: unknown) => void events.emit("problem", { message, error });
-  const verifier = createVerifier({ issuers: options.issuers, cluster: options.cluster, clockSkewSeconds, onProblem });
+  const listener: TroubleListener = {
+    onProblem: (message, error, times) => events.emit("problem", { message, error, times }),
+    onBack: (message, ended) => events.emit("back", { message, ...ended }),
+  };
+  /** What a node does for itself must not depend on whether a listener of the app's throws. */
+  const tell: typeof events.emit = (...event) => {
+    try {
+      return events.emit(...event);
+    } catch (error) {
+      listener.onProblem(`a listener for ${String(event[0])} threw`, error, 1);
+      return true;
+    }
+  };
+  const { issuers, cluster } = options;
+  const verifier = createVerifier({ issuers, cluster, clockSkewSeconds, ...listener });
   const gate = createGate(options.limits ?? {});
   const secrets = clusterSecrets(options.clusterSecret);
   const keepMs = 1000 * (options.fencedKeepSeconds ?? 0);
@@ -172,8 +196,9 @@ export function protect(io: Server, options: ProtectOptions): Door {
     expiryLeadSeconds: options.expiryLeadSeconds ?? 30,
     onExpiring: ({ socket }, endsAt) => socket.emit("expiring", lifetimeUntil(endsAt)),
     onExpired: (sockets) => events.emit("expired", { sockets }),
-    onRevoked: ({ id, seq, code, decided_at }, closed) =>
-      events.emit("revoked", { revocation: id, seq, code, closed, afterMs: Date.now() - decided_at }),
+    onApplied: (event, way, sockets) => tell("applied", { ...aboutRevocation(event), way, sockets }),
+    onRevoked: (event, closed) =>
+      events.emit("revoked", { ...aboutRevocation(event), closed, afterMs: Date.now() - event.decided_at }),
     onKeyRevoked: (issuer) => verifier.renewKeys(issuer),
   });
   const lobby: Lobby | undefined =
@@ -182,17 +207,16 @@ export function protect(io: Server, options: ProtectOptions): Door {
   const keeps = new Set([0, keepMs, ...(options.namespaces ?? []).map((rule) => 1000 * (rule.fencedKeepSeconds ?? 0))]);
   const leaseMs = options.leaseMs ?? 5_000;
   const control = createControl({
-    ...{ node, verifier, admissions, leaseMs, onProblem, secrets, onFenced: fence },
+    ...{ node, verifier, admissions, leaseMs, issuers, cluster, secrets, isReady, onFenced: fence, ...listener },
     redis: options.redis,
-    issuers: options.issuers,
-    cluster: options.cluster,
     keepMs: Math.max(...keeps),
     heartbeatMs: options.heartbeatMs ?? leaseMs / 5,
     retentionMs: options.retentionMs,
     feedCheckMs: options.feedCheckMs ?? 30_000,
     replicas: options.replicas ?? 0,
     onLink: (link) => events.emit("link", { link }),
-    onBack: (message) => events.emit("back", { message }),
+    onAttempt: (connection, outcome) => tell("connection", { connection, outcome }),
+    onFeedAsked: (issuer, outcome) => tell("feed", { issuer, outcome }),
     onIgnored: (detail) => events.emit("ignored", { detail }),
   });
   /** Claims of sockets that have been judged on this connection, until they are connected. */
@@ -546,6 +570,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
       draining,
       ...control.health(),
       sockets: admissions.sockets,
+      closing: admissions.closing,
       revocations: admissions.revocations,
     };
   }
@@ -565,8 +590,9 @@ export function protect(io: Server, options: ProtectOptions): Door {
       accept: (set) => control.accept(set),
       rehearse: (question) => control.rehearse(question),
       receipts: (query, waitMs) => control.receipts(query, waitMs),
+      nodes: (query) => control.nodes(query),
       health,
-      onProblem,
+      ...listener,
     }),
     health,
     join(socket, room, rule) {
@@ -610,6 +636,10 @@ interface Inside {
 interface Hearing {
   onevent(packet: { readonly data?: unknown[]; readonly id?: number }): void;
   ack(id: number): (...args: unknown[]) => void;
+}
+
+function aboutRevocation({ id, request, seq, code }: RevocationEvent): AboutRevocation {
+  return { revocation: id, ...(request === undefined ? {} : { request }), seq, code };
 }
 
 function acknowledge(args: readonly unknown[], answer: unknown): void {

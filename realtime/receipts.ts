@@ -67,6 +67,8 @@ export interface Receipts {
   acknowledge(issuer: string, id: string, done: Promise<NodeReceipt>): Promise<void>;
   /** Writes what could not be written before. */
   flush(): Promise<void>;
+  /** Words that could not be written yet. */
+  readonly unwritten: number;
   /** What the cluster knows of these events, once nothing is pending or `waitMs` are over; events that it does not know are left out. */
   read(issuer: string, ids: readonly string[], waitMs: number): Promise<readonly ClusterReceipt[]>;
 }
@@ -195,6 +197,9 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
 
   return {
     flush,
+    get unwritten() {
+      return unwritten.size;
+    },
     async expect(issuer, id, before) {
       const known = before === "" ? undefined : await readExpected(issuer, id, before);
       if (known?.vouched) return;

@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { JWT_MEDIA_TYPE } from "#contract/cluster";
 import { Refusal, toRefusal } from "#contract/refusal";
 import { REHEARSAL_MEDIA_TYPE, type Rehearsal, SECURITY_EVENT_MEDIA_TYPE } from "#contract/revocation";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 const MAX_EVENT_BYTES = 16_384;
 const BODY_TIMEOUT_MS = 5_000;
@@ -16,15 +17,16 @@ export interface Health {
   readonly [detail: string]: unknown;
 }
 
-export interface ReceiverOptions {
+export interface ReceiverOptions extends TroubleListener {
   /** Judges a Security Event Token and makes it durable for the cluster. @throws {Refusal} */
   accept(set: string): Promise<void>;
   /** Says whom a revocation would hit. @throws {Refusal} when no trusted issuer asks */
   rehearse(question: string): Promise<Rehearsal>;
   /** Says what became of events, as a JWT. @throws {Refusal} when no trusted issuer asks */
   receipts(query: string, waitMs: number): Promise<string>;
+  /** Says what the nodes say of themselves, as a JWT. @throws {Refusal} when no trusted issuer asks */
+  nodes(query: string): Promise<string>;
   health(): Health;
-  onProblem(message: string, error: unknown): void;
 }
 
 /** Answers a request if it is one of ours. Returns whether it was. */
@@ -39,6 +41,10 @@ interface Answer {
 }
 
 export function createReceiver(options: ReceiverOptions): Receiver {
+  const words = { begun: "an event could not be taken in", over: "events are taken in again" };
+  const untaken = new Trouble(words, options);
+  const refusals = new Trouble({ begun: "an event was refused" }, options);
+
   function route(request: IncomingMessage): (() => Answer | Promise<Answer>) | undefined {
     // Not `new URL`: it throws on what a stranger can put into a request line, such as "//".
     const [pathname = "", query] = request.url?.split("?", 2) ?? [];
@@ -47,8 +53,11 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     if (pathname === "/events") return only(request, "POST", () => takeEvent(request));
     if (pathname === "/rehearsals") return only(request, "POST", () => rehearse(request));
     if (pathname === "/receipts") {
-      return only(request, "POST", () => tellReceipts(request, new URLSearchParams(query).get("wait")));
+      const wait = Number(new URLSearchParams(query).get("wait")) || 0;
+      const waitMs = Math.min(Math.max(wait, 0), MAX_WAIT_MS);
+      return only(request, "POST", () => tell(request, (asked) => options.receipts(asked, waitMs)));
     }
+    if (pathname === "/nodes") return only(request, "POST", () => tell(request, (asked) => options.nodes(asked)));
     return undefined;
   }
 
@@ -65,6 +74,7 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     if (set === undefined) return deliveryError("invalid_request", "the body is missing, too large or too slow");
     try {
       await options.accept(set);
+      untaken.over();
       return { status: 202 };
     } catch (error) {
       return refusedDelivery(toRefusal(error));
@@ -83,19 +93,19 @@ export function createReceiver(options: ReceiverOptions): Receiver {
 
   function refusedDelivery(refusal: Refusal): Answer {
     if (refusal.status >= 500) {
-      options.onProblem("an event could not be taken in", refusal);
+      untaken.failed(refusal);
       return { status: 503, headers: { "retry-after": "1" } };
     }
-    options.onProblem("an event was refused", refusal);
+    refusals.failed(refusal);
     return deliveryError(deliveryErrorCode(refusal), refusal.message);
   }
 
-  async function tellReceipts(request: IncomingMessage, wait: string | null): Promise<Answer> {
+  /** What an edge asks with a token of its own, and is told in one. */
+  async function tell(request: IncomingMessage, answer: (query: string) => Promise<string>): Promise<Answer> {
     const query = mediaTypeOf(request) === JWT_MEDIA_TYPE ? await readBody(request) : undefined;
     if (query === undefined) return refused(new Refusal("request_malformed"));
     try {
-      const jwt = await options.receipts(query, Math.min(Math.max(Number(wait) || 0, 0), MAX_WAIT_MS));
-      return { status: 200, jwt };
+      return { status: 200, jwt: await answer(query) };
     } catch (error) {
       return refused(toRefusal(error));
     }
@@ -107,7 +117,7 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     Promise.resolve()
       .then(answer)
       .catch((error: unknown): Answer => {
-        options.onProblem(`${request.method} ${request.url} failed`, error);
+        options.onProblem(`${request.method} ${request.url?.split("?")[0]} failed`, error, 1);
         return { status: 503, headers: { "retry-after": "1" } };
       })
       .then((outcome) => send(request, response, outcome));

@@ -5,8 +5,10 @@
  */
 import type { ConnectionOptions } from "node:tls";
 import { Cluster, Redis, type RedisOptions } from "ioredis";
-import { CLOSED, createOutage, holdConnection, type OutageOptions } from "./connection.ts";
+import { CLOSED, createOutage, holdConnection } from "./connection.ts";
+import { sentinelConnector } from "./sentinels.ts";
 import { askOnce, GOODBYE_MS, LEGACY, slotConnector } from "./slot-owner.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 export type RedisClient = Redis | Cluster;
 
@@ -65,10 +67,12 @@ export interface LogLinks {
   disconnect(): void;
 }
 
-export interface LogLinksOptions extends OutageOptions {
+export interface LogLinksOptions extends TroubleListener {
   readonly commandTimeoutMs: number;
   /** Between two attempts to connect. */
   readonly retryMs: number;
+  /** Every attempt, for whoever counts them. */
+  onAttempt?(connection: "commands" | "bell" | "sentinel", outcome: "made" | "lost"): void;
 }
 
 const ANY_KEY = "{keycard}:log";
@@ -77,8 +81,15 @@ const NOT_THE_MASTER = /(?:^|-)(?:MOVED|CLUSTERDOWN|READONLY)\b/;
 
 const NO_SENTINEL = /^All sentinels are unreachable/;
 
-/** The client of a node, which is not connected itself: others are made like it. */
-export function connectRedis(settings: RedisSettings): RedisClient {
+/**
+ * The client of a node, which is not connected itself: others are made like it.
+ *
+ * @param onSentinelError a sentinel could not be reached by one of those others
+ */
+export function connectRedis(
+  settings: RedisSettings,
+  onSentinelError: (error: unknown) => void = () => undefined,
+): RedisClient {
   const { REDIS_URL, REDIS_SENTINELS, REDIS_MASTER, REDIS_SENTINEL_PASSWORD, REDIS_CLUSTER } = settings;
   const tls = tlsOf(settings);
   // CLIENT SETINFO is younger than the servers we run on, and an ACL that names it keeps those from starting.
@@ -102,6 +113,7 @@ export function connectRedis(settings: RedisSettings): RedisClient {
       ...(tls && { sentinelTLS: tls, enableTLSForSentinelMode: true }),
       // Else a node stays with a master that only it can still reach.
       failoverDetector: true,
+      Connector: sentinelConnector(onSentinelError),
     });
   }
   return new Redis(REDIS_URL as string, always);
@@ -123,7 +135,11 @@ function identityOf(url: string | undefined): Pick<RedisOptions, "username" | "p
 export function createLogLinks(client: RedisClient, options: LogLinksOptions): LogLinks {
   const { commandTimeoutMs, retryMs } = options;
   const sharded = isCluster(client);
-  const open = masterOf(client);
+  const unreached = new Trouble({ begun: "a sentinel cannot be reached" }, options);
+  const open = masterOf(client, (error) => {
+    options.onAttempt?.("sentinel", "lost");
+    unreached.failed(error);
+  });
   const failFast = {
     ...LEGACY,
     lazyConnect: true,
@@ -141,8 +157,11 @@ export function createLogLinks(client: RedisClient, options: LogLinksOptions): L
   } satisfies RedisOptions;
   const [commands, bell] = [open(failFast), open(failFast)];
   const outage = createOutage(options, (error) => explain(error, client, commandTimeoutMs));
-  const heldCommands = holdConnection(commands, { retryMs, outage, greet: meetMaster });
-  const heldBell = holdConnection(bell, { retryMs, outage, greet: hear });
+  const attempts = (connection: "commands" | "bell") => (outcome: "made" | "lost") =>
+    options.onAttempt?.(connection, outcome);
+  const both = { retryMs, outage };
+  const heldCommands = holdConnection(commands, { ...both, onAttempt: attempts("commands"), greet: meetMaster });
+  const heldBell = holdConnection(bell, { ...both, onAttempt: attempts("bell"), greet: hear });
   let subscription: Subscription | undefined;
   const waiting: { resolve(): void; reject(error: Error): void }[] = [];
   /** By the monotonic clock: when commands had lost their master, and since when the bell is heard. */
@@ -243,8 +262,11 @@ export function isCluster(client: RedisClient): client is Cluster {
 }
 
 /** What opens connections to whoever is the master of the log, with the settings of this client. */
-function masterOf(client: RedisClient): (options: RedisOptions) => Redis {
-  if (!isCluster(client)) return (options) => client.duplicate(options);
+function masterOf(client: RedisClient, onSentinelError: (error: unknown) => void): (options: RedisOptions) => Redis {
+  if (!isCluster(client)) {
+    const Connector = client.options.sentinels ? { Connector: sentinelConnector(onSentinelError) } : {};
+    return (options) => client.duplicate({ ...Connector, ...options });
+  }
   const Connector = slotConnector(client);
   return (options) => new Redis({ ...client.options.redisOptions, ...options, ...LEGACY, Connector });
 }

@@ -1,11 +1,12 @@
 /** A node: HTTP, Socket.IO with the Redis adapter, and the door. An app's own handlers are put on top. */
-import { createServer, type IncomingMessage } from "node:http";
+import { readFileSync } from "node:fs";
+import { createServer, type Server as HttpServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Logger } from "pino";
 import { Server } from "socket.io";
 import { createAppAdapter } from "./app-adapter.ts";
 import type { Config } from "./config.ts";
-import { createMetrics } from "./metrics.ts";
+import { logEvents, type NodeLog } from "./log-lines.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
 import { type Door, protect } from "./protect.ts";
 import { connectRedis } from "./redis.ts";
 
@@ -15,6 +16,8 @@ export type Handlers = (io: Server, door: Door) => void | Promise<void>;
 export interface Node {
   readonly door: Door;
   readonly port: number;
+  /** Where the metrics are, if not at `port`. */
+  readonly metricsPort?: number | undefined;
   /** Lets no new socket in, sends those that are open elsewhere, and stops. */
   stop(): Promise<void>;
 }
@@ -24,9 +27,18 @@ const MAX_PACKET_BYTES = 64 * 1024;
 /** How long a connection may stay open without having been let in. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
-export async function startNode(config: Config, log: Logger, handlers: Handlers | undefined): Promise<Node> {
-  const redis = connectRedis(config);
-  const messages = await createAppAdapter(redis, log);
+const VERSION: string = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version;
+
+export async function startNode(config: Config, log: NodeLog, handlers: Handlers | undefined): Promise<Node> {
+  const metrics = createMetrics({ version: VERSION }, (err) =>
+    log.error({ err }, "the metrics could not be collected"),
+  );
+  const redis = connectRedis(config, () => metrics.connection("sentinel", "lost"));
+  const messages = await createAppAdapter(redis, {
+    onProblem: (message, err, times) => log.warn({ err, times }, message),
+    onBack: (message, ended) => log.info(ended, message),
+    onAttempt: (outcome) => metrics.connection("adapter", outcome),
+  });
   const http = createServer();
   const io = new Server(http, {
     adapter: messages.adapter,
@@ -65,63 +77,55 @@ export async function startNode(config: Config, log: Logger, handlers: Handlers 
     limits: { trustedProxies: config.TRUSTED_PROXIES },
   });
   logEvents(log, door);
-  const metrics = createMetrics(door);
+  metrics.watch(door, io);
+  const isScrapedHere = config.METRICS_PORT === undefined;
   http.on("request", (request, response) => {
     if (request.url?.startsWith(io.path()) || door.receive(request, response)) return;
-    if (request.url === "/metrics" && request.method === "GET") {
-      metrics.text().then(
-        (text) => response.writeHead(200, { "content-type": metrics.contentType }).end(text),
-        (err: unknown) => {
-          log.error({ err }, "the metrics could not be collected");
-          response.writeHead(500, { "content-length": "0" }).end();
-        },
-      );
-      return;
-    }
+    if (isScrapedHere && metrics.receive(request, response)) return;
     response.writeHead(404, { "content-length": "0" }).end();
   });
   await handlers?.(io, door);
-  await new Promise<void>((resolve, reject) => {
-    http.once("error", reject);
-    http.listen(config.PORT, config.HOST, resolve);
-  });
-  const { port } = http.address() as AddressInfo;
-  log.info({ port, node: door.node, cluster: config.CLUSTER }, "listening");
-  door.ready().then(() => log.info({ node: door.node }, "ready"));
+  const metricsServer = isScrapedHere ? undefined : serveMetrics(metrics);
+  const port = await listen(http, config.PORT, config.HOST);
+  const metricsPort =
+    metricsServer && (await listen(metricsServer, config.METRICS_PORT ?? 0, config.METRICS_HOST ?? config.HOST));
+  log.info({ port, ...(metricsPort === undefined ? {} : { metricsPort }), version: VERSION }, "listening");
+  door.ready().then(() => log.info({}, "ready"));
 
   return {
     door,
     port,
+    metricsPort,
     async stop() {
       door.drain();
       await door.close();
       await io.close();
       messages.disconnect();
       redis.disconnect();
+      // The last: that a node is draining shows there.
+      metricsServer?.closeAllConnections();
+      await new Promise((resolve) => (metricsServer === undefined ? resolve(undefined) : metricsServer.close(resolve)));
     },
   };
+}
+
+/** Metrics and nothing else, for a port that only those reach who scrape them. */
+function serveMetrics(metrics: Metrics): HttpServer {
+  return createServer((request, response) => {
+    if (!metrics.receive(request, response)) response.writeHead(404, { "content-length": "0" }).end();
+  });
+}
+
+/** @returns the port, where any was asked for */
+async function listen(server: HttpServer, port: number, host: string): Promise<number> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, resolve);
+  });
+  return (server.address() as AddressInfo).port;
 }
 
 function isAllowedOrigin(config: Config, request: IncomingMessage): boolean {
   const { origin } = request.headers;
   return origin === undefined || config.ALLOWED_ORIGINS.includes("*") || config.ALLOWED_ORIGINS.includes(origin);
-}
-
-function logEvents(log: Logger, { events }: Door): void {
-  events.on("admitted", (about) => log.debug(about, "admitted"));
-  events.on("refused", ({ cause, ...about }) => {
-    if (about.code === "internal") log.error({ ...about, err: cause }, "refused");
-    else log.info(about, "refused");
-  });
-  events.on("renewed", (about) => log.debug(about, "renewed"));
-  events.on("expired", (about) => log.info(about, "expired"));
-  events.on("revoked", (about) => log.info(about, "revoked"));
-  events.on("ignored", (about) => log.warn(about, "somebody who is not trusted wrote to Redis"));
-  events.on("fenced", (about) => log.error(about, "fenced: neither Redis nor the edge can be reached"));
-  events.on("link", ({ link }) => {
-    if (link === "redis") log.info({ link }, "revocations come through Redis");
-    else log.warn({ link: link ?? "none" }, link === "feed" ? "Redis is away; following the edge's feed" : "cut off");
-  });
-  events.on("back", ({ message }) => log.info(message));
-  events.on("problem", ({ message, error }) => log.warn({ err: error }, message));
 }

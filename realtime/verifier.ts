@@ -13,10 +13,12 @@ import {
   verifyTicket,
 } from "#contract/access-token";
 import { type FeedPage, verifyFeedPage, verifyReceiptQuery } from "#contract/cluster";
+import { type NodeQuestion, verifyNodeQuery } from "#contract/node-query";
 import { Refusal } from "#contract/refusal";
 import { type RevocationEvent, type RevocationTarget, verifyRehearsal, verifyRevocation } from "#contract/revocation";
 import { readBounded } from "./bounded-body.ts";
 import { type ForeignTokens, verifyForeignToken } from "./foreign-token.ts";
+import { Trouble, type TroubleListener } from "./trouble.ts";
 
 export interface TrustedIssuer {
   /** The exact `iss` of its tokens. */
@@ -81,17 +83,23 @@ export interface Verifier {
     readonly ids: readonly string[];
     readonly nonce: string;
   }>;
+  /** What the nodes are asked about themselves, and who asks. @throws {Refusal} unless a trusted issuer signed it */
+  nodeQuery(query: unknown): Promise<{
+    readonly about: string;
+    readonly issuer: string;
+    readonly question: NodeQuestion;
+    readonly nonce: string;
+  }>;
   /** A page of an issuer's own feed. @throws {Refusal} see {@link verifyFeedPage} */
   feedPage(issuer: string, page: unknown, nonce: string): Promise<FeedPage>;
   close(): void;
 }
 
-export interface VerifierOptions {
+export interface VerifierOptions extends TroubleListener {
   readonly issuers: readonly TrustedIssuer[];
   /** The audience of events and receipt queries. */
   readonly cluster: string;
   readonly clockSkewSeconds: number;
-  onProblem(message: string, error: unknown): void;
 }
 
 const ALGORITHMS: readonly SignatureAlgorithm[] = ["EdDSA", "ES256", "RS256"];
@@ -135,7 +143,8 @@ export function createVerifier(options: VerifierOptions): Verifier {
   }
 
   function keysAt(uri: string, issuer: string): KeySet {
-    return createKeySet(new URL(uri), (error) => options.onProblem(`cannot fetch the keys of ${issuer}`, error));
+    const words = { begun: `cannot fetch the keys of ${issuer}`, over: `the keys of ${issuer} are fetched again` };
+    return createKeySet(new URL(uri), new Trouble(words, options));
   }
 
   return {
@@ -166,6 +175,10 @@ export function createVerifier(options: VerifierOptions): Verifier {
     async receiptQuery(query) {
       const { keys, rules, about } = chosen(controllers, query);
       return { about, issuer: rules.issuer, ...(await verifyReceiptQuery(query, keys.get, rules)) };
+    },
+    async nodeQuery(query) {
+      const { keys, rules, about } = chosen(controllers, query);
+      return { about, issuer: rules.issuer, ...(await verifyNodeQuery(query, keys.get, rules)) };
     },
     async feedPage(issuer, page, nonce) {
       const known = controllers.get(issuer);
@@ -222,7 +235,7 @@ const RENEW_AFTER_MS = 5 * 60_000;
 const STALE_LIMIT_MS = 24 * 60 * 60_000;
 const FIRST_FETCH_RETRY_MS = 250;
 
-function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
+function createKeySet(uri: URL, trouble: Trouble): KeySet {
   const stopping = new AbortController();
   let find: ReturnType<typeof createLocalJWKSet> | undefined;
   let fetchedAt = Number.NEGATIVE_INFINITY;
@@ -236,10 +249,11 @@ function createKeySet(uri: URL, onProblem: (error: unknown) => void): KeySet {
       find = createLocalJWKSet(await fetchKeySet(uri, stopping.signal));
       fetchedAt = performance.now();
       failed = false;
+      trouble.over();
       return true;
     } catch (error) {
       failed = true;
-      if (!stopping.signal.aborted) onProblem(error);
+      if (!stopping.signal.aborted) trouble.failed(error);
       return false;
     }
   }

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { hasTest } from "./support/named-test.ts";
 
 interface Row {
   readonly source: string;
@@ -17,14 +18,6 @@ function rowsOf(table: string): Row[] {
     const { source = "", file = "", name = "" } = ROW.exec(line)?.groups ?? {};
     if (source === "") throw new Error(`not a row: ${line}`);
     return { source, file, name };
-  });
-}
-
-/** Whether a file has a test of that name, which is neither skipped nor still to be written. */
-function hasTest(code: string, name: string): boolean {
-  return [`"${name}"`, `\`${name}\``].some((quoted) => {
-    const at = code.indexOf(quoted);
-    return at >= 0 && /\btest(\.for(<[^;]*>)?\([^;]*\))?\(\s*$/s.test(code.slice(0, at));
   });
 }
 

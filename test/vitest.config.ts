@@ -21,7 +21,7 @@ export default defineConfig({
         test: {
           name: "architecture",
           root: import.meta.dirname,
-          include: ["architecture.test.ts", "requirements.test.ts", "test-count.test.ts"],
+          include: ["architecture.test.ts", "docs.test.ts", "requirements.test.ts", "test-count.test.ts"],
         },
       },
       {

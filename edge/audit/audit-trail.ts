@@ -116,6 +116,11 @@ export class AuditTrail extends DurableObject<Env> {
     return answer(() => this.#verify(after));
   }
 
+  /** The positions of the last record, and of the last one that the retention has removed. */
+  ends(): Promise<Outcome<{ readonly anchor: number; readonly head: number }>> {
+    return answer(() => ({ anchor: this.#end("anchor").position, head: this.#end("head").position }));
+  }
+
   /** Lets go of what is older than the retention. Never throws: the platform gives up after six retries. */
   override async alarm(): Promise<void> {
     try {

@@ -8,6 +8,7 @@
 import type { JWTPayload, JWTVerifyGetKey } from "jose";
 import { type AccessTokenClaims, type SigningKey, signTyped, type TokenRules, verifyTyped } from "./access-token.ts";
 import { Refusal, type RefusalCode } from "./refusal.ts";
+import { isCount, isName, isRecord } from "./shapes.ts";
 
 /** RFC 8417 section 2.3. */
 export const SECURITY_EVENT_TYPE = "secevent+jwt";
@@ -39,6 +40,9 @@ export type RevocationTarget =
 /** The refusals that a revocation can lead to: the first leaves the session alive. */
 export type RevocationCode = Extract<RefusalCode, "token_revoked" | "session_revoked" | "refresh_reused">;
 
+/** Names of requests are at most this long. */
+const MAX_REQUEST_ID = 128;
+
 /** How long a socket may stay open to bring a token that is not hit, at most, in seconds. */
 export const MAX_MARGIN_SECONDS = 300;
 
@@ -62,6 +66,8 @@ export interface RevocationEvent extends RevocationManner {
   readonly code: RevocationCode;
   /** When it was decided, milliseconds since the epoch. */
   readonly decided_at: number;
+  /** `X-Request-Id` of the call that decided it, where it was a call: for log lines, and for nothing else. */
+  readonly request?: string;
   /** Seconds since the epoch: from here on no token that it hits can be alive, and it may be forgotten. */
   readonly expires_at: number;
 }
@@ -127,7 +133,13 @@ export function readRevocation(value: unknown): RevocationEvent {
     throw malformed("the targets are missing or too many");
   }
   const said = targets.map(revocationTarget);
-  return { id, seq, targets: said, code, decided_at, expires_at, ...revocationManner(value) };
+  const request = isRequestId(value.request) ? { request: value.request } : {};
+  return { id, seq, targets: said, code, decided_at, expires_at, ...request, ...revocationManner(value) };
+}
+
+/** One that is none is left out: who is thrown out must not depend on what only names a line in a log. */
+function isRequestId(value: unknown): value is string {
+  return typeof value === "string" && value.length <= MAX_REQUEST_ID && /^[\w.:-]+$/.test(value);
 }
 
 /** A manner that is not known is the strict one: the socket is closed. */
@@ -236,16 +248,4 @@ export async function verifyRehearsal(
 
 function malformed(detail: string): Refusal {
   return new Refusal("request_malformed", { detail });
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function isName(value: unknown): value is string {
-  return typeof value === "string" && value.length > 0 && value.length <= 256;
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
 }

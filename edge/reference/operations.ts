@@ -2,7 +2,9 @@
 import { z } from "zod";
 import { JWT_MEDIA_TYPE } from "#contract/cluster";
 import type { RefusalCode } from "#contract/refusal";
+
 import type { AdminScope } from "../clients/admin-scope.ts";
+import { EXPOSITION_MEDIA_TYPE } from "../exposition.ts";
 import {
   accountBody,
   accountChangeBody,
@@ -225,6 +227,15 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     answers: { 200: answers.deletedAccount },
     refusals: ["not_found"],
   },
+  "GET /admin/accounts/:sub/sockets": {
+    ...{
+      tag: "Accounts",
+      access: "sessions:read",
+      summary: "A person's open sockets, by cluster and node, as of now.",
+    },
+    answers: { 200: answers.sockets },
+    refusals: ["not_found"],
+  },
   "POST /admin/sessions": {
     ...{ tag: "Accounts", access: "sessions:write", summary: "A trusted backend opens a session for its own user." },
     body: json(sessionBody, { sub: SUB, create: { tid: "acme" }, device: "Ada's phone" }),
@@ -291,6 +302,14 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     answers: { 204: null },
     refusals: ["not_found"],
   },
+  "GET /admin/status": {
+    ...{
+      tag: "Administration",
+      access: "revocations:read",
+      summary: "How the log, every cluster and every node is, as of now.",
+    },
+    answers: { 200: answers.status },
+  },
   "GET /admin/me": {
     ...{ tag: "Administration", access: "administrator", summary: "Whose credential this is, and what it may do." },
     answers: { 200: answers.principal },
@@ -304,6 +323,11 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     ...{ tag: "Administration", access: "audit:read", summary: "Whether the chain of the audit trail is whole." },
     query: verifyQuery,
     answers: { 200: answers.auditVerification },
+  },
+  "GET /metrics": {
+    ...{ tag: "Administration", access: "revocations:read", summary: "How the edge stands, for Prometheus." },
+    media: EXPOSITION_MEDIA_TYPE,
+    answers: { 200: answers.metrics },
   },
   "GET /admin/keys": {
     ...{ tag: "Administration", access: "keys:write", summary: "The signing keys and their states." },

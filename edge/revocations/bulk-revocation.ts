@@ -139,7 +139,8 @@ export class BulkRevocation extends DurableObject<Env> {
       return "revoked";
     } catch (error) {
       if (error instanceof Refusal && error.code === "not_found") return "not_found";
-      logFailure("a user of a bulk revocation could not be revoked", { bulk: id }, error);
+      const request = (JSON.parse(body) as BulkOrder).by?.request;
+      logFailure("a user of a bulk revocation could not be revoked", { bulk: id, request }, error);
       return "failed";
     }
   }

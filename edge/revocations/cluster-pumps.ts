@@ -7,7 +7,8 @@ import { signRevocation } from "#contract/revocation";
 import { type ClusterConfig, readConfig } from "../config.ts";
 import { randomName } from "../identifiers.ts";
 import { signingKey } from "../keys/issuer.ts";
-import { Cluster, type ReceiptQuestion } from "./cluster.ts";
+import type { Chronicle } from "./chronicle.ts";
+import { Cluster, type SignedQuestion } from "./cluster.ts";
 import { Delivery, type DeliveryLog, type LoggedEvent } from "./delivery.ts";
 import type { DeliveryTable } from "./delivery-table.ts";
 import { revocationIn } from "./event-table.ts";
@@ -24,15 +25,22 @@ export class ClusterPumps {
   readonly #env: Env;
   readonly #deliveries: DeliveryTable;
   readonly #receipts: Receipts;
+  readonly #chronicle: Chronicle;
   readonly #changed: () => void;
   #pumps: readonly Pumps[] | undefined;
 
   /** @param changed called when something changed that the alarm may depend on, or somebody waits for */
-  constructor(env: Env, deliveries: DeliveryTable, receipts: Receipts, changed: () => void) {
+  constructor(env: Env, deliveries: DeliveryTable, receipts: Receipts, chronicle: Chronicle, changed: () => void) {
     this.#env = env;
     this.#deliveries = deliveries;
     this.#receipts = receipts;
+    this.#chronicle = chronicle;
     this.#changed = changed;
+  }
+
+  /** By cluster, up to where everything is delivered. */
+  through(): ReadonlyMap<string, number> {
+    return new Map(this.#all().map(({ cluster, delivery }) => [cluster, delivery.through]));
   }
 
   deliveries(): readonly Delivery[] {
@@ -68,11 +76,19 @@ export class ClusterPumps {
 
   /** What a cluster has taken it can be asked about. */
   #deliveryLog(): DeliveryLog {
-    const delivered = (cluster: string, seq: number) => {
-      this.#deliveries.delivered(cluster, seq);
-      this.#receipts.taken(cluster, seq);
+    const books = this.#deliveries.log(this.#changed);
+    return {
+      ...books,
+      delivered: (cluster, event) => {
+        books.delivered(cluster, event);
+        this.#receipts.taken(cluster, event.seq);
+        this.#chronicle.delivered(cluster, event, Date.now());
+      },
+      failed: (cluster, event, error) => {
+        books.failed(cluster, event, error);
+        this.#chronicle.undelivered(cluster);
+      },
     };
-    return { ...this.#deliveries.log(this.#changed), delivered };
   }
 
   #receiptBooks(delivery: Delivery): ReceiptBooks {
@@ -80,10 +96,14 @@ export class ClusterPumps {
       due: (cluster, now, limit) => this.#receipts.due(cluster, now, limit),
       nextDue: (cluster) => this.#receipts.nextDue(cluster),
       heard: (cluster, asked, receipts) => {
+        this.#chronicle.asked(cluster, "answered");
         const lost = this.#receipts.heard(cluster, asked, receipts);
         if (lost !== undefined) delivery.again(lost);
       },
-      unheard: (cluster, asked, error) => this.#receipts.unheard(cluster, asked, error),
+      unheard: (cluster, asked, error) => {
+        this.#chronicle.asked(cluster, "failed");
+        this.#receipts.unheard(cluster, asked, error);
+      },
       changed: this.#changed,
     };
   }
@@ -92,7 +112,7 @@ export class ClusterPumps {
     return await signRevocation(revocationIn(event), this.#envelope(cluster), await signingKey(this.#env));
   }
 
-  async #question(ids: readonly string[], cluster: string): Promise<ReceiptQuestion> {
+  async #question(ids: readonly string[], cluster: string): Promise<SignedQuestion> {
     const envelope = { ...this.#envelope(cluster), nonce: randomName(128) };
     return { ...envelope, token: await signReceiptQuery(ids, envelope, await signingKey(this.#env)) };
   }

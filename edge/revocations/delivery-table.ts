@@ -1,7 +1,7 @@
 /** Which receiver, cluster or event stream, has taken which event: the books that the pumps go by. */
 
 import { logFailure } from "../log.ts";
-import type { DeliveryLog } from "./delivery.ts";
+import type { DeliveryLog, LoggedEvent } from "./delivery.ts";
 import type { EventTable } from "./event-table.ts";
 
 export class DeliveryTable {
@@ -17,8 +17,8 @@ export class DeliveryTable {
   log(changed: () => void): DeliveryLog {
     return {
       undelivered: (receiver, seq, limit) => this.#events.undelivered(receiver, seq, limit),
-      delivered: (receiver, seq) => this.delivered(receiver, seq),
-      failed: (receiver, seq, error) => this.#failed(receiver, seq, error),
+      delivered: (receiver, { seq }) => this.delivered(receiver, seq),
+      failed: (receiver, event, error) => this.#failed(receiver, event, error),
       caughtUp: (receiver) => this.#caughtUp(receiver),
       changed,
     };
@@ -63,8 +63,8 @@ export class DeliveryTable {
     this.#sql.exec("DELETE FROM deliveries WHERE seq < (SELECT COALESCE(MIN(seq), ?) FROM events)", upTo + 1);
   }
 
-  #failed(receiver: string, seq: number, error: string): void {
-    logFailure("a receiver did not take an event", { receiver, seq, error });
+  #failed(receiver: string, { id, seq, request }: LoggedEvent, error: string): void {
+    logFailure("a receiver did not take an event", { revocation: id, seq, request, receiver, error });
     this.#sql.exec(
       `INSERT INTO deliveries (cluster, seq, attempts, last_error) VALUES (?1, ?2, 1, ?3)
        ON CONFLICT DO UPDATE SET last_error = ?3, attempts = attempts + 1`,

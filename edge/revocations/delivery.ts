@@ -36,8 +36,8 @@ export interface LoggedEvent extends RevocationEvent {
 export interface DeliveryLog {
   /** Events after `seq` that this receiver has not taken, oldest first. */
   undelivered(receiver: string, seq: number, limit: number): readonly LoggedEvent[];
-  delivered(receiver: string, seq: number): void;
-  failed(receiver: string, seq: number, error: string): void;
+  delivered(receiver: string, event: LoggedEvent): void;
+  failed(receiver: string, event: LoggedEvent, error: string): void;
   /** Everything is delivered: remembers that, so that nobody has to look there again, and says how far it goes. */
   caughtUp(receiver: string): number;
   /** Something changed that the alarm may depend on. */
@@ -81,6 +81,12 @@ export class Delivery {
     this.kick();
   }
 
+  /** Everything up to here is delivered; what comes next is not. */
+  get through(): number {
+    this.#backlog();
+    return this.#cursor;
+  }
+
   /** When to kick again, milliseconds since the epoch; undefined when everything is delivered. */
   wakeAt(): number | undefined {
     const now = Date.now();
@@ -110,8 +116,8 @@ export class Delivery {
   async #push(event: LoggedEvent): Promise<void> {
     const error = await this.#attempt(event);
     this.#inFlight.delete(event.seq);
-    if (error === undefined) this.#taken(event.seq);
-    else this.#log.failed(this.#courier.id, event.seq, error);
+    if (error === undefined) this.#taken(event);
+    else this.#log.failed(this.#courier.id, event, error);
     this.kick();
     this.#log.changed();
   }
@@ -131,11 +137,11 @@ export class Delivery {
     }
   }
 
-  #taken(seq: number): void {
+  #taken(event: LoggedEvent): void {
     this.#failures = 0;
     this.#pausedUntil = 0;
-    this.#refused.delete(seq);
-    this.#log.delivered(this.#courier.id, seq);
+    this.#refused.delete(event.seq);
+    this.#log.delivered(this.#courier.id, event);
     const drained = this.#inFlight.size === 0 && this.#backlog().length === 0;
     if (drained) this.#cursor = this.#log.caughtUp(this.#courier.id);
   }

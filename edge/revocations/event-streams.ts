@@ -206,7 +206,7 @@ export class EventStreams {
     if (event === undefined || !sets.some((set) => set.jti === jti)) return;
     this.#sql.exec("INSERT OR IGNORE INTO acknowledged (stream_id, jti) VALUES (?, ?)", stream_id, jti);
     if (sets.some((set) => !this.#isAcknowledged(stream_id, set.jti))) return;
-    this.#log.delivered(receiverOf(stream_id), event.seq);
+    this.#log.delivered(receiverOf(stream_id), event);
     for (const set of sets) {
       this.#sql.exec("DELETE FROM acknowledged WHERE stream_id = ? AND jti = ?", stream_id, set.jti);
     }
@@ -216,7 +216,7 @@ export class EventStreams {
     const audience = this.#audience(row);
     const sets = this.#undelivered(row).flatMap((event) => {
       const said = sessionRevokedSets(event, audience);
-      if (said.length === 0) this.#log.delivered(receiverOf(row.stream_id), event.seq);
+      if (said.length === 0) this.#log.delivered(receiverOf(row.stream_id), event);
       return said.filter(({ jti }) => !this.#isAcknowledged(row.stream_id, jti));
     });
     if (row.verification === null) return sets;

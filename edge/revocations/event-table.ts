@@ -207,7 +207,7 @@ function leastLiving(now: number): number {
 }
 
 function loggedEvent(row: EventRow): LoggedEvent {
-  const { reason: _, batch: __, request: ___, ...event } = decisionOf(row);
+  const { reason: _, batch: __, ...event } = decisionOf(row);
   return event;
 }
 

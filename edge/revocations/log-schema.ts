@@ -2,6 +2,7 @@
  * The tables of the log, as steps that are only ever added to. What a part of the log keeps for itself stands beside that part.
  */
 import { AUDIT_OUTBOX_SCHEMA } from "../audit/audit.ts";
+import { COUNTERS_SCHEMA } from "./counters.ts";
 import { STAMP_SCHEMA } from "./cutoff-table.ts";
 import { EVENT_STREAMS_SCHEMA } from "./event-streams.ts";
 import { LIVING_EVENTS_SCHEMA } from "./event-table.ts";
@@ -47,4 +48,5 @@ export const REVOCATION_LOG_SCHEMA = [
   ${RECEIPTS_SCHEMA}`,
   STAMP_SCHEMA,
   RECEIPT_LIST_SCHEMA,
+  COUNTERS_SCHEMA,
 ];

@@ -43,11 +43,12 @@ export class Outbox {
   async tell(): Promise<ReadonlyMap<string, Decision>> {
     const told = new Map<string, Decision>();
     for (const { id, draft } of this.#sql.exec<{ id: string; draft: string }>("SELECT * FROM outbox").toArray()) {
+      const owed = JSON.parse(draft) as RevocationDraft;
       try {
-        told.set(id, await withPatience(this.#append(JSON.parse(draft))));
+        told.set(id, await withPatience(this.#append(owed)));
         this.#sql.exec("DELETE FROM outbox WHERE id = ?", id);
       } catch (error) {
-        logFailure("the revocation log did not take an event", { revocation: id }, error);
+        logFailure("the revocation log did not take an event", { revocation: id, request: owed.request }, error);
         this.#sql.exec("UPDATE outbox SET attempts = attempts + 1 WHERE id = ?", id);
         break;
       }

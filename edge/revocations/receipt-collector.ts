@@ -122,7 +122,7 @@ export class ReceiptCollector {
     const mayHelp = reason === "too_large" && asked.length > 1;
     if (mayHelp) this.#limit = Math.ceil(asked.length / 2);
     else this.#pause();
-    logFailure("a cluster gave no receipts", { cluster: id, error });
+    logFailure("a cluster gave no receipts", { cluster: id, asked: asked.length, error });
     this.#books.unheard(id, asked, error);
   }
 

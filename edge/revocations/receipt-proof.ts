@@ -65,7 +65,7 @@ export class Proofs {
       this.#failures = 0;
     } catch (error) {
       this.#pausedUntil = Date.now() + Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#failures++);
-      logFailure("receipts could not be signed", { first: provable[0]?.receipt.id }, error);
+      logFailure("receipts could not be signed", { revocation: provable[0]?.receipt.id }, error);
     }
     this.#isSigning = false;
     this.#books.changed();

@@ -4,6 +4,7 @@
  */
 import type { ClusterReceipt } from "#contract/cluster";
 import type { RevocationEvent } from "#contract/revocation";
+import type { Chronicle, Told } from "./chronicle.ts";
 import type { EventTable, StoredDecision } from "./event-table.ts";
 import type { FeedLeases } from "./feed-leases.ts";
 import {
@@ -52,18 +53,27 @@ type DeliveryRow = {
 
 /** An event as far as a line depends on it. */
 type JudgedEvent = Pick<RevocationEvent, "seq" | "decided_at" | "expires_at">;
+type OpenEvent = JudgedEvent & Told;
 
 export class Receipts {
   readonly #sql: SqlStorage;
   readonly #events: EventTable;
   readonly #leases: FeedLeases;
+  readonly #chronicle: Chronicle;
   readonly #clusters: () => readonly string[];
 
   /** @param clusters ids of those that are configured */
-  constructor(sql: SqlStorage, events: EventTable, leases: FeedLeases, clusters: () => readonly string[]) {
+  constructor(
+    sql: SqlStorage,
+    events: EventTable,
+    leases: FeedLeases,
+    chronicle: Chronicle,
+    clusters: () => readonly string[],
+  ) {
     this.#sql = sql;
     this.#events = events;
     this.#leases = leases;
+    this.#chronicle = chronicle;
     this.#clusters = clusters;
   }
 
@@ -211,20 +221,23 @@ export class Receipts {
     if (row?.enforced_at != null) return;
     const taken = row?.delivered_at != null;
     const { enforcement, complete } = judge(testimony, { ...event, taken }, now);
-    if (complete) this.#finish(cluster, seq, enforcement, now);
+    if (complete) this.#finish(cluster, event, enforcement, now);
     else if (asked) this.#askAgain(cluster, seq, row?.delivered_at ?? now, testimony, now);
   }
 
   /** The line is as it will be, and with the last one the receipt. */
-  #finish(cluster: string, seq: number, enforcement: Enforcement, now: number): void {
+  #finish(cluster: string, event: OpenEvent, enforcement: Enforcement, now: number): void {
+    const { seq } = event;
     this.#sql.exec(
       `INSERT INTO deliveries (cluster, seq, attempts, receipt, enforced_at) VALUES (?1, ?2, 0, ?3, ?4)
        ON CONFLICT DO UPDATE SET receipt = ?3, enforced_at = ?4, ask_at = NULL`,
       ...[cluster, seq, JSON.stringify(enforcement), now],
     );
+    this.#chronicle.enforcedBy(cluster, event, enforcement, now);
     const query = "SELECT cluster FROM deliveries WHERE seq = ? AND enforced_at IS NOT NULL AND cluster = ?";
     if (!this.#clusters().every((each) => this.#rows(query, seq, each).length > 0)) return;
     this.#sql.exec("UPDATE open_receipts SET enforced_at = ? WHERE seq = ?", now, seq);
+    this.#chronicle.enforced(event, now);
   }
 
   /** Later each time, by a share of how late it is by then; but as soon as a lease ends that it waits for. */
@@ -246,6 +259,8 @@ export class Receipts {
       ...[LOST, cluster, seq],
     );
     this.#sql.exec("UPDATE cursors SET seq = MIN(seq, ?) WHERE cluster = ?", seq - 1, cluster);
+    const event = this.#openEvent(seq);
+    if (event !== undefined) this.#chronicle.lost(cluster, event);
   }
 
   #reopen(seq: number): void {
@@ -261,10 +276,14 @@ export class Receipts {
     return this.#rows("SELECT 1 FROM open_receipts WHERE seq = ?", seq).length > 0;
   }
 
-  #openEvent(seq: number): JudgedEvent | undefined {
-    const query = `SELECT e.seq, e.decided_at, e.expires_at FROM events e JOIN open_receipts o USING (seq)
+  #openEvent(seq: number): OpenEvent | undefined {
+    const query = `SELECT e.id, e.seq, e.decided_at, e.expires_at, e.request FROM events e JOIN open_receipts o USING (seq)
       WHERE e.seq = ? AND o.enforced_at IS NULL`;
-    return this.#rows<{ seq: number; decided_at: number; expires_at: number }>(query, seq)[0];
+    type Row = { id: string; seq: number; decided_at: number; expires_at: number; request: string | null };
+    const [row] = this.#rows<Row>(query, seq);
+    if (row === undefined) return undefined;
+    const { request, ...event } = row;
+    return request === null ? event : { ...event, request };
   }
 
   #lines(event: JudgedEvent): ClusterLine[] {

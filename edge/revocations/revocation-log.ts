@@ -12,10 +12,12 @@ import { Refusal } from "#contract/refusal";
 import type { RevocationManner, RevocationTarget } from "#contract/revocation";
 import { type Act, AuditOutbox, SYSTEM } from "../audit/audit.ts";
 import { readConfig } from "../config.ts";
+import type { MetricFamily } from "../exposition.ts";
 import { eventSigningKey, forgetKeys } from "../keys/issuer.ts";
 import { logFailure } from "../log.ts";
 import { migrate } from "../migrations.ts";
 import { answer, type Outcome } from "../outcome.ts";
+import { Chronicle } from "./chronicle.ts";
 import { ClusterPumps } from "./cluster-pumps.ts";
 import { CutoffTable } from "./cutoff-table.ts";
 import type { Delivery } from "./delivery.ts";
@@ -25,7 +27,9 @@ import { type Decision, decidedBy, EventTable, type RevocationDraft } from "./ev
 import { Feed } from "./feed.ts";
 import { FeedLeases } from "./feed-leases.ts";
 import { type Claim, IdempotencyKeys } from "./idempotency-keys.ts";
+import { LogGauges } from "./log-gauges.ts";
 import { REVOCATION_LOG_SCHEMA } from "./log-schema.ts";
+import { LogStanding, type LogStatus } from "./log-status.ts";
 import { isFinal, type Receipt, summaryOf } from "./receipt.ts";
 import { ReceiptList, type ReceiptPage, type ReceiptQuery } from "./receipt-list.ts";
 import { type ProofBooks, Proofs, type ProvableReceipt, signProof } from "./receipt-proof.ts";
@@ -86,7 +90,10 @@ export class RevocationLog extends DurableObject<Env> {
   readonly #cutoffs: CutoffTable;
   readonly #leases: FeedLeases;
   readonly #receipts: Receipts;
+  readonly #chronicle: Chronicle;
+  readonly #gauges: LogGauges;
   readonly #list: ReceiptList;
+  readonly #standing: LogStanding;
   readonly #feed: Feed;
   readonly #proofs: Proofs;
   readonly #clusters: ClusterPumps;
@@ -108,11 +115,14 @@ export class RevocationLog extends DurableObject<Env> {
     this.#deliveries = new DeliveryTable(sql, this.#events);
     this.#cutoffs = new CutoffTable(sql);
     this.#leases = new FeedLeases(sql);
-    this.#receipts = new Receipts(sql, this.#events, this.#leases, () => this.#clusterIds());
+    this.#chronicle = new Chronicle(sql);
+    this.#gauges = new LogGauges(sql, this.#events);
+    this.#receipts = new Receipts(sql, this.#events, this.#leases, this.#chronicle, () => this.#clusterIds());
     this.#list = new ReceiptList(sql, this.#events, this.#receipts);
+    this.#standing = new LogStanding(sql, this.#events);
     this.#feed = new Feed(this.#events);
     this.#proofs = new Proofs(this.#proofBooks());
-    this.#clusters = new ClusterPumps(env, this.#deliveries, this.#receipts, () => this.#changed());
+    this.#clusters = new ClusterPumps(env, this.#deliveries, this.#receipts, this.#chronicle, () => this.#changed());
     this.#audit = new AuditOutbox(sql, env);
     this.#idempotency = new IdempotencyKeys(sql);
     this.#streams = new EventStreams(
@@ -278,6 +288,11 @@ export class RevocationLog extends DurableObject<Env> {
     });
   }
 
+  /** How matters stand with every cluster. */
+  status(): Promise<Outcome<LogStatus>> {
+    return answer(() => this.#standing.read(this.#clusterIds(), Date.now()));
+  }
+
   /** Receipts, the newest decision first. */
   receiptPage(query: ReceiptQuery): Promise<Outcome<ReceiptPage>> {
     return answer(() => this.#list.page(query));
@@ -298,6 +313,14 @@ export class RevocationLog extends DurableObject<Env> {
       if (lease !== undefined) this.#leases.renew(query, lease.ms, Date.now());
       return page;
     });
+  }
+
+  /** How the log stands, and what was counted since there is one. */
+  metrics(): Promise<Outcome<readonly MetricFamily[]>> {
+    return answer(() => [
+      ...this.#gauges.families(this.#clusters.through(), Date.now()),
+      ...this.#chronicle.families(this.#clusterIds()),
+    ]);
   }
 
   /** The guarantee behind the pushes that are started at once. Never throws: the platform gives up after six retries. */
@@ -325,6 +348,7 @@ export class RevocationLog extends DurableObject<Env> {
     this.#receipts.open({ ...draft, seq });
     // What follows must not be signed with a key that was retired just now.
     if (draft.targets.some(({ kind }) => kind === "key")) forgetKeys(this.env);
+    this.#chronicle.decided({ ...draft, seq });
     return { ...draft, seq };
   }
 

@@ -59,7 +59,7 @@ async function patient(look: Look, receipt: Receipt): Promise<Receipt> {
   try {
     return await look(LOOK_MS, JSON.stringify(receipt));
   } catch (error) {
-    logFailure("a receipt could not be followed", { revocation: receipt.id }, error);
+    logFailure("a receipt could not be followed", { revocation: receipt.id, request: receipt.request }, error);
     await scheduler.wait(AFTER_FAILURE_MS);
     return receipt;
   }

@@ -332,7 +332,7 @@ async function firstReceipt(c: Exchange, decision: Decision): Promise<Receipt> {
   try {
     return await ask(revocationLog(c.env).receipt(decision.id, wait));
   } catch (error) {
-    logFailure("the first receipt could not be had", { revocation: decision.id }, error);
+    logFailure("the first receipt could not be had", { revocation: decision.id, request: c.var.requestId }, error);
     return early;
   }
 }

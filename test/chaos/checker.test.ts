@@ -143,6 +143,22 @@ describe("promise 1 is kept when", () => {
     }
   });
 
+  test("somebody who logs in after a bulk revocation was answered may be hit until it has come to them all", () => {
+    const bulk = (state: string) =>
+      ada()
+        .say(1_000, "asked", { revocation: "r", scope: ADA, about: "a revocation" })
+        .say(1_020, "decided", { revocation: "r", id: "blk_r" })
+        .closed(1_050, "socket")
+        .say(1_100, "receipt", { revocation: "r", state, enforced: false })
+        .session(1_200, "s2")
+        .token(1_200, "t2", "s2")
+        .socket(1_300, "again", "t2")
+        .told(1_400, "session_revoked", "t2", "again")
+        .closed(1_410, "again");
+    nothing(bulk("pending"));
+    one(bulk("decided"), /^3: ada was told session_revoked/);
+  });
+
   test("somebody who logs in after the answer stays", () =>
     nothing(
       ada()

@@ -188,14 +188,20 @@ function decisionsOf(entries: readonly Entry[]): Decision[] {
     if (first === undefined || (declined.has(revocation) && again.length === 0)) return [];
     const given = abandoned.get(revocation) ?? declined.get(revocation);
     const said = receipts.get(revocation) ?? [];
+    const answered = answer?.id.startsWith("blk_") ? lastOfAll(said) : answer?.at;
     return {
       ...{ revocation, scope: first.scope, about: first.about, askedAt: first.at },
       ...{ decidedAt: answer?.at, id: answer?.id },
-      settledBy: answer?.at ?? (given === undefined ? Number.POSITIVE_INFINITY : given.at + LATE_REQUEST_MS),
+      settledBy: answered ?? (given === undefined ? Number.POSITIVE_INFINITY : given.at + LATE_REQUEST_MS),
       enforcedFrom: hasReceipt(answer?.id) ? enforcedFrom(said, first.at, entries) : answer && settledAt,
       lastState: said.at(-1)?.state,
     };
   });
+}
+
+/** When the last user of a bulk revocation had been revoked: each is when it is their turn. */
+function lastOfAll(said: readonly EntryOf<"receipt">[]): number {
+  return said.find(({ state }) => state !== "pending")?.at ?? Number.POSITIVE_INFINITY;
 }
 
 /** Whether it can be asked when each node has closed its sockets. Of the others it is known that they hold when all is settled. */

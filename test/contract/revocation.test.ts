@@ -75,6 +75,14 @@ describe("a revocation", () => {
     expect(await verifyRevocation(set, keys, rules, nextYear)).toEqual(event);
   });
 
+  test("brings the name of the call that decided it, and is taken without it when it is no name", async () => {
+    const sent = (request: unknown) => forge(header, payloadWith({ request }), edge);
+    expect(await verifyRevocation(await sent("8f3c-FRA"), keys, rules, now)).toEqual({ ...event, request: "8f3c-FRA" });
+    for (const request of [7, null, {}, "", "two words", "a\nline", "x".repeat(129)]) {
+      expect(await verifyRevocation(await sent(request), keys, rules, now)).toEqual(event);
+    }
+  });
+
   test("that is delivered twice is the same event both times", async () => {
     const set = await signRevocation(event, envelope, edge.key);
     expect(await verifyRevocation(set, keys, rules, now)).toEqual(await verifyRevocation(set, keys, rules, now));

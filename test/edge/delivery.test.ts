@@ -29,14 +29,16 @@ async function setsFor(cluster: string, id: string): Promise<string[]> {
   return (await lifeOf(cluster)).sets.filter((set) => decodeJwt(set).jti === id);
 }
 
-test("every cluster is given a signed event that is meant for it", async () => {
-  const { id, seq } = await aRevocation({ prefer: "wait=5" });
+test("every cluster is given a signed event that is meant for it, with the name of the call that decided it", async () => {
+  const { id, seq, request } = await aRevocation({ prefer: "wait=5" });
+  expect(request).toMatch(/^[\w-]{1,64}$/);
   for (const cluster of ["north", "south"]) {
     const [set] = await setsFor(cluster, id);
     expect(decodeProtectedHeader(set ?? "").typ).toBe("secevent+jwt");
     const event = await verifyRevocation(set, await edgeKeys(), rulesFor(cluster));
-    expect(event).toMatchObject({ id, seq, code: "token_revoked", targets: [{ kind: "token" }] });
-    expect(Object.keys(event).sort()).toEqual(["code", "decided_at", "expires_at", "id", "seq", "targets"]);
+    expect(event).toMatchObject({ id, seq, request, code: "token_revoked", targets: [{ kind: "token" }] });
+    const members = ["code", "decided_at", "expires_at", "id", "request", "seq", "targets"];
+    expect(Object.keys(event).sort()).toEqual(members);
   }
 });
 

@@ -100,6 +100,7 @@ export interface ReceiptBody {
   readonly proof?: string;
   readonly target: unknown;
   readonly reason: string;
+  readonly request?: string;
   readonly code: string;
   readonly clusters: readonly {
     cluster: string;

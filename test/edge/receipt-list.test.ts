@@ -2,6 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { Chronicle } from "../../edge/revocations/chronicle.ts";
 import { EventTable } from "../../edge/revocations/event-table.ts";
 import { FeedLeases } from "../../edge/revocations/feed-leases.ts";
 import { ReceiptList, type ReceiptQuery } from "../../edge/revocations/receipt-list.ts";
@@ -192,7 +193,7 @@ async function inLongLog(work: (list: ReceiptList, rowsRead: () => number) => vo
     );
     const { sql: counting, rowsRead } = countingSql(sql);
     const events = new EventTable(counting);
-    const receipts = new Receipts(counting, events, new FeedLeases(counting), () => ["south"]);
+    const receipts = new Receipts(counting, events, new FeedLeases(counting), new Chronicle(counting), () => ["south"]);
     work(new ReceiptList(counting, events, receipts), rowsRead);
   });
 }

@@ -5,6 +5,7 @@ import { decodeJwt, jwtVerify } from "jose";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { AuditRecord } from "../../edge/audit/audit.ts";
 import { forgetKeys } from "../../edge/keys/issuer.ts";
+import { Chronicle } from "../../edge/revocations/chronicle.ts";
 import { DeliveryTable } from "../../edge/revocations/delivery-table.ts";
 import { EventTable } from "../../edge/revocations/event-table.ts";
 import { FeedLeases } from "../../edge/revocations/feed-leases.ts";
@@ -151,13 +152,14 @@ test("what is proven does not change any more, whatever the clusters say later",
 test("a receipt that lacks only its proof is open again when a cluster is added meanwhile", async () => {
   await runInDurableObject(env.REVOCATION_LOG.getByName(crypto.randomUUID()), (_, { storage: { sql } }) => {
     const events = new EventTable(sql);
-    const receiptsOf = (...clusters: string[]) => new Receipts(sql, events, new FeedLeases(sql), () => clusters);
+    const receiptsOf = (...clusters: string[]) =>
+      new Receipts(sql, events, new FeedLeases(sql), new Chronicle(sql), () => clusters);
     const targets = [{ kind: "token", jti: "x" } as const];
     const draft = { id: "rev_1", targets, code: "token_revoked" as const, reason: "x", decided_at: Date.now() };
     const seq = events.insert({ ...draft, expires_at: now() + 600 });
     receiptsOf("north").open({ seq, decided_at: Date.now(), expires_at: now() + 600 });
     const give = (cluster: string) => {
-      new DeliveryTable(sql, events).log(() => undefined).delivered(cluster, seq);
+      new DeliveryTable(sql, events).delivered(cluster, seq);
       const words = {
         expected: ["one"],
         applied: [{ node: "one", applied_at: 1, closed: 1 }],

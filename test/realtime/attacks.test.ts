@@ -325,6 +325,25 @@ describe("an app's own code that fails", () => {
     await until("all are out", () => raws.every((raw) => raw.closed), { withinMs: 5_000 });
   });
 
+  it("a listener of the door that throws keeps nobody in who is revoked, and is told of", async () => {
+    const own = await app();
+    const problems: string[] = [];
+    own.door.events.on("problem", ({ message }) => problems.push(message));
+    for (const event of ["applied", "connection", "feed"] as const) {
+      own.door.events.on(event, () => {
+        throw new Error("a listener that forgot to catch");
+      });
+    }
+    const sid = "u_overheard.a";
+    const raw = await openRaw(own.url);
+    raw.send(connectPacket({ token: await cluster.issuer.token({ sid }) }));
+    await until("it is in", () => own.door.health().sockets === 1);
+    const set = await cluster.issuer.set(revocationOf([{ kind: "session", sid }]));
+    expect((await cluster.push({ url: own.url } as TestNode, set)).status).toBe(202);
+    await until("it is out", () => raw.closed, { withinMs: 5_000 });
+    expect(problems).toContain("a listener for applied threw");
+  });
+
   it("middleware of a dynamic namespace does not run for a stranger", async () => {
     const own = await app();
     const met: unknown[] = [];

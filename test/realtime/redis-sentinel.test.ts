@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import {
   PEER,
   SENTINEL_PASSWORD,
@@ -61,6 +61,26 @@ describe("with sentinels", () => {
     links.connect();
     await until("it is said", () => told.includes("Error: the sentinels know no master of this name"));
     links.disconnect();
+  });
+
+  it("one that is dead is counted and told, once, and nothing is printed as unhandled", async () => {
+    const printed = vi.spyOn(console, "error").mockImplementation(() => undefined);
+    const [dead] = set.sentinels;
+    await dead?.kill("SIGKILL");
+    const node = await cluster.startNode();
+    await node.door.ready();
+    const lost = async () => {
+      const text = await (await fetch(`${node.url}/metrics`)).text();
+      return Number(/^keycard_redis_connections_total\{connection="sentinel",.*\} (\d+)$/m.exec(text)?.[1] ?? 0);
+    };
+    // The failover detectors of the log's two links and of the adapter's two.
+    await until("each link has looked for it", async () => (await lost()) >= 4);
+    const told = node.lines.filter((line) => line.includes("a sentinel cannot be reached"));
+    expect(told).toHaveLength(1);
+    expect(printed.mock.calls).toEqual([]);
+    printed.mockRestore();
+    await dead?.restart();
+    await node.stop();
   });
 
   it("a revocation closes its sockets on every node", async () => {

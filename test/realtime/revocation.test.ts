@@ -6,6 +6,7 @@ import { until } from "../../infra/until.ts";
 import { linkTo } from "../support/link.ts";
 import {
   CLUSTER,
+  CLUSTER_SECRET,
   connected,
   revocationOf,
   startCluster,
@@ -325,6 +326,34 @@ describe("writing to Redis", () => {
     await until("it is in the log", () =>
       one().lines.some((line) => line.includes("somebody who is not trusted wrote to Redis")),
     );
+    redis.disconnect();
+  });
+
+  it("speaks for the app by its adapter: it can disconnect, and revokes nobody", async () => {
+    const { token, clients } = await everywhere({ sid: "u_kicked.a" });
+    const redis = new Redis(cluster.redis.url);
+    // What `io.disconnectSockets()` of the classic adapter publishes.
+    const everybody = { uid: "mallory", type: 4, opts: { rooms: [], except: [] }, close: true };
+    await redis.publish("socket.io-request#/#", JSON.stringify(everybody));
+    await until("they are disconnected", () => clients.every((client) => !client.connected));
+    for (const client of clients) expect(client.history).toEqual(["connect", "disconnect:io server disconnect"]);
+    await connected(cluster.client(one(), token));
+    redis.disconnect();
+  });
+});
+
+describe("reading Redis", () => {
+  it("shows no token and no secret, whatever is done meanwhile", async () => {
+    const redis = new Redis(cluster.redis.url);
+    const seen: string[] = [];
+    const monitor = await redis.monitor();
+    monitor.on("monitor", (_time, args: readonly string[]) => seen.push(args.join(" ")));
+    const { token } = await everywhere({ sid: "u_watched.a" });
+    await cluster.revoke(one(), [{ kind: "session", sid: "u_watched.a" }]);
+    await until("the revocation was seen", () => seen.some((line) => line.includes("{keycard}:receipt:")));
+    const all = seen.join("\n");
+    for (const secret of [token, token.split(".")[2] ?? token, CLUSTER_SECRET]) expect(all).not.toContain(secret);
+    monitor.disconnect();
     redis.disconnect();
   });
 });

@@ -9,7 +9,7 @@ import { type Browser, type BrowserContext, chromium, type Page } from "playwrig
 import { obtainChromium } from "../../infra/browser.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
-const FLAGS = [
+export const CHROMIUM_FLAGS = [
   "--headless",
   "--no-sandbox",
   "--disable-gpu",
@@ -20,9 +20,7 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-const HTML = `<!doctype html><title>client</title>
-<script type="importmap">{"imports": {"socket.io-client": "/socket.io.js"}}</script>
-<script type="module">import { connect } from "/connect.js"; window.connect = connect;</script>`;
+const HTML = `<!doctype html><title>client</title><script type="module" src="/connect.js"></script>`;
 
 export interface ClientPage {
   readonly origin: string;
@@ -32,12 +30,18 @@ export interface ClientPage {
   close(): Promise<void>;
 }
 
-/** Serves the page and starts the browser. The client is the source itself, with its types taken off. */
+/** `connect` and `io` as a page has them, in its window: the client is the source itself, with its types taken off. */
+export async function clientModule(socketIo: string): Promise<string> {
+  const client = stripTypeScriptTypes(await readFile(join(ROOT, "realtime/client/connect.ts"), "utf8"));
+  const here = client.replaceAll('"socket.io-client"', JSON.stringify(socketIo));
+  return `import * as socketIo from "${socketIo}";\n${here}\nObject.assign(window, { connect, io: socketIo.io });`;
+}
+
+/** Serves the page and starts the browser. */
 export async function startClientPage(): Promise<ClientPage> {
-  const client = await readFile(join(ROOT, "realtime/client/connect.ts"), "utf8");
   const files: Record<string, readonly [type: string, body: string]> = {
     "/": ["text/html", HTML],
-    "/connect.js": ["text/javascript", stripTypeScriptTypes(client)],
+    "/connect.js": ["text/javascript", await clientModule("/socket.io.js")],
     "/socket.io.js": [
       "text/javascript",
       await readFile(join(ROOT, "node_modules/socket.io-client/dist/socket.io.esm.min.js"), "utf8"),
@@ -50,7 +54,7 @@ export async function startClientPage(): Promise<ClientPage> {
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const browser: Browser = await chromium.launch({ executablePath: await obtainChromium(), args: FLAGS });
+  const browser: Browser = await chromium.launch({ executablePath: await obtainChromium(), args: CHROMIUM_FLAGS });
   const context = await browser.newContext();
   return {
     origin,
