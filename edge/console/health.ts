@@ -4,6 +4,7 @@ import type { Desk } from "./desk.ts";
 import { type Content, element, fill, refill } from "./dom.ts";
 import { latencySection } from "./latency.ts";
 import { loading } from "./loading.ts";
+import { spark } from "./spark.ts";
 import { table } from "./table.ts";
 import { chip, counted, distance, grouped, lasting } from "./wording.ts";
 
@@ -26,7 +27,7 @@ export function health(desk: Desk): HTMLElement {
       for (const cluster of status.clusters) {
         const part = parts.get(cluster.cluster) ?? clusterPart();
         parts.set(cluster.cluster, part);
-        part.show(cluster, status.log.head);
+        part.show(cluster, status);
       }
       if (place.childElementCount !== parts.size) fill(place, ...[...parts.values()].map(({ element }) => element));
     },
@@ -39,7 +40,7 @@ function figures({ clusters, log, version }: Status): HTMLElement[] {
   const nodes = clusters.flatMap(({ nodes }) => nodes);
   const ready = nodes.filter(({ ready }) => ready).length;
   const silent = clusters.reduce((sum, { silent }) => sum + silent.length, 0);
-  const sockets = nodes.reduce((sum, { sockets }) => sum + sockets, 0);
+  const sockets = clusters.reduce((sum, cluster) => sum + socketsOf(cluster), 0);
   const figure = (strong: string, text: string) =>
     element("p", {}, element("strong", {}, strong), element("span", {}, text));
   return [
@@ -54,6 +55,7 @@ function clusterPart() {
   const head = element("h2", { className: "name" });
   const words = element("div", { className: "words" });
   const heads = { now: 0 };
+  const sockets = spark("sockets");
   const nodes = table<NodeStatus>(
     "Nodes",
     [
@@ -75,14 +77,25 @@ function clusterPart() {
     "even",
   );
   return {
-    element: element("section", { className: "panel" }, head, words, nodes.element),
-    show(status: ClusterStatus, head_: number) {
-      heads.now = head_;
+    element: element(
+      "section",
+      { className: "panel" },
+      element("div", { className: "section-head" }, head, sockets.element),
+      words,
+      nodes.element,
+    ),
+    show(status: ClusterStatus, { at, log }: Status) {
+      heads.now = log.head;
+      if (status.nodes.length > 0) sockets.add(at, socketsOf(status));
       refill(head, status.cluster, " ", clusterChip(status));
       refill(words, ...clusterWords(status));
       nodes.show(status.nodes);
     },
   };
+}
+
+function socketsOf({ nodes }: ClusterStatus): number {
+  return nodes.reduce((sum, { sockets }) => sum + sockets, 0);
 }
 
 function linkChip(link: NodeStatus["link"]): HTMLElement {
@@ -119,7 +132,7 @@ function clusterWords(status: ClusterStatus): Content[] {
     element(
       "p",
       { className: "muted small endpoints" },
-      `${counted(open_receipts, "open receipt")}, last delivery ${last_delivered_at === undefined ? "never" : distance(last_delivered_at)}. `,
+      `Open receipts: ${grouped(open_receipts)}. Last delivery: ${last_delivered_at === undefined ? "none" : distance(last_delivered_at)}. `,
       "Endpoints: ",
       ...reached.flatMap((each, index) => (index === 0 ? [each] : [", ", each])),
     ),
