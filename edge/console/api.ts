@@ -98,8 +98,10 @@ export class Api {
       return await attempt(token);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      if (error.problem.advice === "refresh") return await attempt(await this.#session.token(token));
-      if (error.problem.advice === "login") this.#session.end(error.problem);
+      const { advice, code } = error.problem;
+      // One that is not valid any more may have been signed with a key that is gone.
+      if (advice === "refresh" || code === "token_invalid") return await attempt(await this.#session.token(token));
+      if (advice === "login") this.#session.end(error.problem);
       throw error;
     }
   }

@@ -3,7 +3,7 @@
  * fresh. It is read again every so often if it is of that kind, and by itself when the network is back.
  */
 import type { Desk } from "./desk.ts";
-import { element, fill } from "./dom.ts";
+import { element, fill, refill } from "./dom.ts";
 import { adviceOn, isPassing, Refused, Unreachable } from "./refused.ts";
 import { network } from "./wire.ts";
 import { momentText } from "./wording.ts";
@@ -46,8 +46,12 @@ export function loading<T>(desk: Desk, content: HTMLElement, { load, show, every
       show(value);
     } catch (error) {
       if (isOver()) return;
-      fill(notice, shownAt === undefined || !isPassing(error) ? problem(error, reload) : stale(shownAt, error));
-      if (!isPassing(error)) content.hidden = true;
+      refill(notice, shownAt === undefined || !isPassing(error) ? problem(error, reload) : stale(shownAt, error));
+      // Asking again changes nothing, and would say the same aloud again and again.
+      if (!isPassing(error)) {
+        content.hidden = true;
+        return;
+      }
     }
     if (everyMs !== undefined) timer = setTimeout(again, everyMs);
   }

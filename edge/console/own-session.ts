@@ -98,8 +98,13 @@ export class OwnSession extends EventTarget {
   }
 
   #refresh(): Promise<Kept> {
+    const before = this.#sub;
     this.#refreshing ??= this.#tokens("/refresh", { resource: this.#resource })
-      .then((tokens) => this.#keep(tokens))
+      .then((tokens) => {
+        // Who signed out meanwhile stays signed out.
+        if (before !== undefined && this.#sub === undefined) throw new Refused(SIGNED_OUT, undefined);
+        return this.#keep(tokens);
+      })
       .finally(() => {
         this.#refreshing = undefined;
       });

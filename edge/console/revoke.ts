@@ -26,6 +26,8 @@ export function openRevocation(desk: Desk, wish: RevocationWish, onDone: () => v
       fill(dialog, ...outcomeOf(desk, receipt, open.signal, () => dialog.close()));
       dialog.querySelector("h2")?.focus();
       onDone();
+      // By then it is enforced, or at least further.
+      dialog.addEventListener("close", onDone);
     },
   });
   fill(dialog, form.element);
@@ -82,6 +84,8 @@ class RevocationForm {
   readonly #submit = element("button", { type: "submit", className: "danger", textContent: "Revoke" });
   #counting: AbortController | undefined;
   #needed: string | undefined;
+  /** For whom that was found out. */
+  #counted: Target | undefined;
   /** What was sent under which key: the same request is sent under the same one again. */
   #sent: { readonly text: string; readonly key: string } | undefined;
 
@@ -109,7 +113,7 @@ class RevocationForm {
     this.#word.oninput = () => this.#word.setCustomValidity("");
     return element(
       "form",
-      { method: "dialog", noValidate: false, onsubmit: (event) => void this.#revoke(event) },
+      { method: "dialog", onsubmit: (event) => void this.#revoke(event) },
       element("h2", { className: "title", id: "revocation-title", textContent: `Revoke ${whom}` }),
       hint !== undefined && element("p", { className: "muted", textContent: hint }),
       this.#choice?.element,
@@ -125,12 +129,7 @@ class RevocationForm {
         "fieldset",
         { className: "manner" },
         element("legend", { className: "out", textContent: "How" }),
-        element(
-          "label",
-          { className: "check" },
-          this.#fresh,
-          "Leave open sockets some time to bring a token of a new sign-in",
-        ),
+        element("label", { className: "check" }, this.#fresh, "Give open sockets time to bring a fresh token"),
         element("label", { className: "inline" }, "within", this.#margin, "seconds"),
       ),
       element("h3", { className: "label", textContent: "What would go right now" }),
@@ -153,10 +152,14 @@ class RevocationForm {
     const request = this.#request();
     this.#demand(undefined, request?.target);
     this.#warnOfOneself(request?.target, request?.except);
+    this.#submit.disabled = false;
     if (request === undefined) {
       fill(this.#preview, element("p", { className: "muted" }, "Say whom."));
       return;
     }
+    // Nobody should close a thousand sockets because they were faster than the count.
+    this.#submit.disabled = true;
+    this.#counted = request.target;
     const signal = AbortSignal.any([this.#counting.signal, this.#signal]);
     fill(this.#preview, element("p", { className: "waiting" }, "Asking every node…"));
     const { mode: _, margin: __, ...counted } = request;
@@ -166,13 +169,14 @@ class RevocationForm {
         const { element: shown, ...reach } = previewOf(preview);
         fill(this.#preview, shown);
         this.#demand(reach, request.target);
+        this.#submit.disabled = false;
       },
-      (error) =>
-        signal.aborted ||
-        fill(
-          this.#preview,
-          problem(error, () => this.#count()),
-        ),
+      (error) => {
+        if (signal.aborted) return;
+        const again = () => this.#count();
+        fill(this.#preview, problem(error, again));
+        this.#submit.disabled = false;
+      },
     );
   }
 
@@ -216,6 +220,7 @@ class RevocationForm {
     event.preventDefault();
     const request = this.#request();
     if (request === undefined) return this.#choice?.first.focus();
+    if (JSON.stringify(request.target) !== JSON.stringify(this.#counted)) return this.#count();
     if (this.#needed !== undefined && this.#word.value.trim() !== this.#needed) {
       this.#word.setCustomValidity(`Type ${this.#needed} to go on.`);
       return void this.#word.reportValidity();

@@ -78,6 +78,7 @@ export function targetChoice(desk: Desk, onChange: () => void) {
     onChange();
   };
   text.oninput = () => {
+    text.setCustomValidity("");
     clearTimeout(timer);
     timer = setTimeout(onChange, PAUSE_MS);
   };
@@ -89,7 +90,9 @@ export function targetChoice(desk: Desk, onChange: () => void) {
       const given = text.value.trim();
       const chosen = kind();
       if (chosen === undefined || (given === "" && !field.hidden)) return undefined;
-      return chosen.of(given);
+      const target = chosen.of(given);
+      text.setCustomValidity(target === undefined ? `That has not the form of a ${chosen.name}.` : "");
+      return target;
     },
   };
 }
