@@ -36,6 +36,7 @@ import { listKeys, rotateKeys } from "./routes/keys.ts";
 import { endSession, healthz, jwks, listSessions, login, logout, refresh } from "./routes/login.ts";
 import { authorizationServer } from "./routes/metadata.ts";
 import { showMetrics } from "./routes/metrics.ts";
+import { showSockets, showStatus } from "./routes/nodes.ts";
 import { introspectToken, issueToken, oauthRefused, revokeToken } from "./routes/oauth.ts";
 import { listRevocations } from "./routes/receipt-list.ts";
 import { docs, openApi } from "./routes/reference.ts";
@@ -76,12 +77,14 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/revocations", { GET: followRevocations }],
   ["/admin/accounts", { GET: findAccounts, POST: createAccount }],
   ["/admin/accounts/:sub", { GET: showAccount, PATCH: changeAccount, DELETE: deleteAccount }],
+  ["/admin/accounts/:sub/sockets", { GET: showSockets }],
   ["/admin/sessions", { POST: openSession }],
   ["/admin/revocations", { GET: listRevocations, POST: revoke }],
   ["/admin/revocations/bulk", { POST: revokeInBulk }],
   ["/admin/revocations/:id", { GET: showRevocation }],
   ["/admin/clients", { POST: createClient }],
   ["/admin/clients/:client_id", { GET: showClient, PATCH: changeClient, DELETE: deleteClient }],
+  ["/admin/status", { GET: showStatus }],
   ["/admin/me", { GET: showMyself }],
   ["/admin/audit", { GET: readAudit }],
   ["/admin/audit/verify", { GET: verifyAudit }],

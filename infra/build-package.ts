@@ -12,6 +12,8 @@ import { dirname, join, relative } from "node:path";
 const ROOT = join(import.meta.dirname, "..");
 const DIST = join(ROOT, "dist");
 const CONTRACT = join(DIST, "edge", "contract");
+/** What the contract's files judge with: nobody else's business. */
+const OWN_TOOLS = "shapes.js";
 const SPECIFIER = /(\bfrom |\bimport\(|^import )"((?:#contract\/|\.)[^"]*)"/gm;
 
 await rm(DIST, { recursive: true, force: true });
@@ -22,8 +24,11 @@ for (const name of globSync("**/*.{js,d.ts}", { cwd: DIST })) {
   const path = join(DIST, name);
   await writeFile(path, installable(path, await readFile(path, "utf8")));
 }
-const words = globSync("*.js", { cwd: CONTRACT }).sort();
-const everything = words.map((name) => `export * from "./edge/contract/${name}";\n`).join("");
+const words = globSync("*.js", { cwd: CONTRACT }).filter((name) => name !== OWN_TOOLS);
+const everything = words
+  .sort()
+  .map((name) => `export * from "./edge/contract/${name}";\n`)
+  .join("");
 for (const name of ["contract.js", "contract.d.ts"]) await writeFile(join(DIST, name), everything);
 
 /** Names no file that is not in the package, and nothing that only a resolver with our settings finds. */

@@ -192,6 +192,11 @@ export class Admissions {
     return { sockets: hit.size, sids: [...new Set([...hit].map(({ claims }) => claims.sid))] };
   }
 
+  /** Open sockets of a person. */
+  openTo(issuer: string, sub: string): Admission[] {
+    return [...this.#realm(issuer).sockets.ofUser(sub)].filter(({ ended }) => ended === undefined);
+  }
+
   get sockets(): number {
     return [...this.#realms.values()].reduce((sum, realm) => sum + realm.sockets.size, 0);
   }

@@ -115,6 +115,8 @@ const environment = z.object({
   QUERY_TOKEN: z.enum(["on", "off"]).default("off"),
   /** Proxies whose `X-Forwarded-For` is believed: addresses and networks, separated by commas. */
   TRUSTED_PROXIES: list.pipe(z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()]))),
+  /** Off where others than nodes speak on the adapter's channels, as `@socket.io/redis-emitter` does: then so can whoever writes to Redis. */
+  SEALED_ADAPTER: z.enum(["on", "off"]).default("on"),
   /** How long open sockets are given to go elsewhere when the node stops. */
   DRAIN_SECONDS: seconds(10),
 });

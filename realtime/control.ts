@@ -3,15 +3,19 @@
  * them enforced, leaves its word, and says what the cluster's words add up to.
  */
 import { randomBytes } from "node:crypto";
-import { decodeJwt } from "jose";
+import { decodeJwt, decodeProtectedHeader } from "jose";
 import { type ClusterSecrets, signReceipts } from "#contract/cluster";
+import { NODE_QUERY_TYPE, type NodeStatus, signNodeAnswers } from "#contract/node-query";
 import { Refusal, toRefusal } from "#contract/refusal";
 import type { Rehearsal } from "#contract/revocation";
+import { VERSION } from "#contract/version";
 import type { Admissions, Applied, Way } from "./admissions.ts";
 import { createFeed } from "./feed.ts";
 import { Follower } from "./follower.ts";
 import { type Link, leaseNow, type Member, Peers } from "./lease.ts";
-import { type Count, createLog, type LogWay } from "./log.ts";
+import { createLog, type LogWay } from "./log.ts";
+import { createNodeSpeaker } from "./node-answers.ts";
+import { createQuestions } from "./questions.ts";
 import { createReceipts, receiptKey } from "./receipts.ts";
 import { createLogLinks, type RedisClient } from "./redis.ts";
 import { Trouble, type TroubleListener } from "./trouble.ts";
@@ -19,8 +23,8 @@ import { canRevokeUnheard, feedOf, type TrustedIssuer, type Verifier } from "./v
 
 const COMMAND_TIMEOUT_MS = 2_000;
 const RETRY_MS = 250;
-/** How long a rehearsal waits for nodes that say nothing. */
-const REHEARSAL_WAIT_MS = 1_000;
+/** How long nodes are waited for that say nothing. */
+const ANSWER_WAIT_MS = 1_000;
 /** Where the feed tells what is older, Redis need not hold more events than these. */
 const MAX_EVENTS = 100_000;
 const RETENTION_MS = 5 * 60_000;
@@ -41,6 +45,8 @@ export interface ControlOptions extends TroubleListener {
   readonly replicas: number;
   readonly verifier: Verifier;
   readonly admissions: Admissions;
+  /** Whether it lets people in. */
+  isReady(): boolean;
   onFenced(): void;
   onLink(link: Link | undefined): void;
   /** Something that nobody who is trusted has said. */
@@ -64,6 +70,8 @@ export interface Control {
   rehearse(question: string): Promise<Rehearsal>;
   /** What the cluster knows of the events that a query names, sealed for whoever asked. @throws {Refusal} */
   receipts(query: string, waitMs: number): Promise<string>;
+  /** What the nodes say of themselves, sealed for whoever asked. @throws {Refusal} when no trusted issuer asks */
+  nodes(query: string): Promise<string>;
   /** Uses a ticket up. Resolves to whether it was unused until now; rejects when Redis cannot tell. */
   burn(ticket: string, seconds: number): Promise<boolean>;
   /** How it is told, for those who watch over it. */
@@ -81,8 +89,10 @@ export interface Control {
 
 export function createControl(options: ControlOptions): Control {
   const { cluster, secrets, node, leaseMs, keepMs, verifier, admissions, onIgnored, onProblem, onBack } = options;
+  const startedAt = Date.now();
   const listener = { onProblem, ...(onBack && { onBack }) };
   const unwritten = new Trouble({ begun: "receipts could not be written; the next heartbeat will" }, listener);
+  const unanswered = new Trouble({ begun: "a question could not be answered" }, listener);
   const self: Member = { node, boot: randomBytes(6).toString("base64url"), leaseMs, keepMs };
   const links = createLogLinks(options.redis, {
     commandTimeoutMs: COMMAND_TIMEOUT_MS,
@@ -91,10 +101,10 @@ export function createControl(options: ControlOptions): Control {
     ...listener,
   });
   const peers = new Peers(cluster, secrets, () => onIgnored("a heartbeat that no node of this cluster sealed"));
-  const receipts = createReceipts({
-    ...{ links, cluster, secrets, self, peers },
-    onForged: (what) => onIgnored(`${what} that no node of this cluster sealed`),
-  });
+  const onForged = (what: string) => onIgnored(`${what} that no node of this cluster sealed`);
+  const receipts = createReceipts({ links, cluster, secrets, self, peers, onForged });
+  const questions = createQuestions({ links, cluster, secrets, self, peers, onForged });
+  const speaker = createNodeSpeaker({ self, peers, questions, admissions, status, ...listener });
   const feeds = options.issuers.flatMap((trusted) => {
     const uri = feedOf(trusted);
     if (uri === undefined) return [];
@@ -126,7 +136,9 @@ export function createControl(options: ControlOptions): Control {
     retentionMs: options.retentionMs ?? (feedsSuffice ? RETENTION_MS : RETENTION_WITHOUT_FEED_MS),
     maxEvents: feedsSuffice ? MAX_EVENTS : 0,
     apply: applySigned,
-    count: countSigned,
+    onQuestion(question) {
+      answer(question).catch((error: unknown) => unanswered.failed(error));
+    },
     onRead(beat) {
       follower.read(beat);
       receipts.flush().then(
@@ -142,6 +154,28 @@ export function createControl(options: ControlOptions): Control {
     // Not waited for: closing may take its time, and the heartbeat must not. What cannot be written now waits for Redis.
     receipts.acknowledge(issuer, id, done).catch(() => undefined);
     return done;
+  }
+
+  function health(): ReturnType<Control["health"]> {
+    const silence = log.silenceMs();
+    return {
+      link: follower.link ?? "none",
+      log_silence_ms: Number.isFinite(silence) ? Math.round(silence) : null,
+      lease_ms: Math.max(0, Math.round(follower.leaseEndsAt - leaseNow())),
+      gap: follower.hasGap,
+      unsettled: log.unsettled,
+      peers: peers.alive().length,
+      unwritten: receipts.unwritten,
+    };
+  }
+
+  function status(issuer: string): NodeStatus {
+    const { link, lease_ms, gap, unsettled, log_silence_ms } = health();
+    const applied = feeds.find((feed) => feed.issuer === issuer)?.done ?? 0;
+    return {
+      ...{ node, boot: self.boot, version: VERSION, started_at: startedAt, ready: options.isReady() },
+      ...{ link, lease_ms, applied, sockets: admissions.sockets, gap, unsettled, log_silence_ms },
+    };
   }
 
   async function applySigned(set: string, way: LogWay): Promise<void> {
@@ -170,10 +204,20 @@ export function createControl(options: ControlOptions): Control {
     return known !== undefined;
   }
 
-  async function countSigned(question: string): Promise<(Count & { readonly id: string }) | undefined> {
+  /** This node's part of what all were asked; nothing, where nobody asked who is trusted. Changes nothing. */
+  async function answer(question: string): Promise<void> {
+    if (typeOf(question) === NODE_QUERY_TYPE) {
+      const asked = await believed(verifier.nodeQuery(question));
+      if (asked !== undefined) await questions.answer(asked.nonce, speaker.own(asked));
+    } else {
+      const asked = await believed(verifier.rehearsal(question));
+      if (asked !== undefined) await questions.counted(asked.id, admissions.hitBy(asked.issuer, asked.targets));
+    }
+  }
+
+  async function believed<T>(judging: Promise<T>): Promise<T | undefined> {
     try {
-      const { issuer, id, targets } = await verifier.rehearsal(question);
-      return { id, ...admissions.hitBy(issuer, targets) };
+      return await judging;
     } catch (thrown) {
       onIgnored(toRefusal(thrown).detail);
       return undefined;
@@ -201,28 +245,32 @@ export function createControl(options: ControlOptions): Control {
     },
     async rehearse(question) {
       const { id } = await verifier.rehearsal(question);
-      return await log.ask(id, question, REHEARSAL_WAIT_MS);
+      return await questions.count(id, question, ANSWER_WAIT_MS);
     },
     async receipts(query, waitMs) {
       const { about, issuer, ids, nonce } = await verifier.receiptQuery(query);
       const known = await receipts.read(about, ids, waitMs);
       return await signReceipts(known, { cluster, node, issuer, nonce }, secrets, Math.floor(Date.now() / 1000));
     },
-    burn: (ticket, seconds) => log.burn(ticket, seconds),
-    health() {
-      const silence = log.silenceMs();
-      return {
-        link: follower.link ?? "none",
-        log_silence_ms: Number.isFinite(silence) ? Math.round(silence) : null,
-        lease_ms: Math.max(0, Math.round(follower.leaseEndsAt - leaseNow())),
-        gap: follower.hasGap,
-        unsettled: log.unsettled,
-        peers: peers.alive().length,
-        unwritten: receipts.unwritten,
-      };
+    async nodes(query) {
+      const asked = await verifier.nodeQuery(query);
+      const answers = await speaker.all(asked, query, ANSWER_WAIT_MS);
+      const envelope = { cluster, node, issuer: asked.issuer, nonce: asked.nonce };
+      return await signNodeAnswers(answers, envelope, secrets, Math.floor(Date.now() / 1000));
     },
+    burn: (ticket, seconds) => log.burn(ticket, seconds),
+    health,
     stop: () => follower.stop(),
   };
+}
+
+/** What a token that is not verified calls itself: that decides only how it is judged. */
+function typeOf(token: string): string | undefined {
+  try {
+    return decodeProtectedHeader(token).typ;
+  } catch {
+    return undefined; // judged, and ignored, a moment later
+  }
 }
 
 /** Of a token that is not verified: anything may stand there. */

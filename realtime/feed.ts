@@ -43,6 +43,8 @@ export interface Feed {
   saw(event: RevocationEvent, done: Promise<NodeReceipt>): void;
   /** Whether an event is known to be missing. */
   readonly hasGap: boolean;
+  /** Up to where every event is applied, and the sockets that it covers are closed. */
+  readonly done: number;
   /** Asks for everything that is missing. Resolves when nothing is; rejects when the edge cannot be asked. */
   catchUp(): Promise<void>;
   /**
@@ -78,7 +80,6 @@ export function createFeed(options: FeedOptions): Feed {
     );
   }
 
-  /** Up to where every event is applied, and the sockets that it covers are closed. */
   function done(): number {
     let through = known.through;
     for (const seq of closing) through = Math.min(through, seq - 1);
@@ -147,6 +148,9 @@ export function createFeed(options: FeedOptions): Feed {
     saw,
     get hasGap() {
       return known.hasGap;
+    },
+    get done() {
+      return done();
     },
     catchUp() {
       // Not one that is under way: what was decided since it asked would not be in its answer.

@@ -4,23 +4,19 @@
  * that this node is alive, and shows who else is.
  */
 import type { ClusterSecrets } from "#contract/cluster";
-import type { Rehearsal } from "#contract/revocation";
 import { CLOSED } from "./connection.ts";
 import { heartbeat, leaseNow, type Member, memberKey, type Peers } from "./lease.ts";
+import { QUESTIONS } from "./questions.ts";
 import type { LogLinks } from "./redis.ts";
 import { Trouble, type TroubleListener } from "./trouble.ts";
 
 const LOG = "{keycard}:log";
 const BELL = "{keycard}:bell";
 const LEASES = "{keycard}:leases";
-const QUESTIONS = "{keycard}:questions";
-const answerKey = (id: string) => `{keycard}:answer:${id}`;
 const ticketKey = (jti: string) => `{keycard}:ticket:${jti}`;
 
 const PAGE = 500;
 const RETRY_MS = 250;
-const ANSWER_SECONDS = 30;
-const ANSWER_LOOK_MS = 10;
 /** How long replicas are waited for. */
 const DURABLE_WITHIN_MS = 1_000;
 /** Bell entries remembered before the stream is read that far; forgetting one only means judging it twice. */
@@ -80,8 +76,8 @@ export interface LogOptions extends TroubleListener {
    * that cannot be told yet, and is then asked again.
    */
   apply(set: string, way: LogWay): Promise<void>;
-  /** Counts whom a signed question speaks of; undefined when it is not to be believed. Changes nothing. */
-  count(question: string): Promise<(Count & { readonly id: string }) | undefined>;
+  /** All nodes were asked something. */
+  onQuestion(question: string): void;
   /** Everything that is in Redis has been read. */
   onRead(beat: Beat): void;
   /** Redis has less than was read from it. */
@@ -94,12 +90,6 @@ export interface Beat {
   readonly sentAt: number;
   /** The one before stood where it was left: everybody could see without a break that this node is alive. */
   readonly unbroken: boolean;
-}
-
-/** What one node says to a question that all were asked. */
-export interface Count {
-  readonly sockets: number;
-  readonly sids: readonly string[];
 }
 
 export interface Log {
@@ -116,8 +106,6 @@ export interface Log {
    * @returns whose word is awaited already, as it stands in Redis
    */
   append(receipt: string, set: string): Promise<string>;
-  /** Asks every node that holds a lease, and adds up what those said that answered in time. */
-  ask(id: string, question: string, waitMs: number): Promise<Rehearsal>;
   /** Uses a ticket up. Resolves to whether it was unused until now; rejects when Redis cannot tell. */
   burn(ticket: string, seconds: number): Promise<boolean>;
   /** Milliseconds since the last good heartbeat; infinite before the first. */
@@ -131,7 +119,6 @@ type FollowReply = [before: string, last: string, entries: [id: string, fields: 
 export function createLog(options: LogOptions): Log {
   const { links, self, peers } = options;
   const heartbeats = new Trouble({ begun: "the heartbeat failed", over: "the heartbeat gets through again" }, options);
-  const answers = new Trouble({ begun: "a question could not be answered" }, options);
   let position = "0-0";
   let lastBeat = Number.NEGATIVE_INFINITY;
   let stopped = false;
@@ -222,20 +209,9 @@ export function createLog(options: LogOptions): Log {
     });
   }
 
-  async function answer(question: string): Promise<void> {
-    const counted = await options.count(question);
-    if (counted === undefined) return;
-    const key = answerKey(counted.id);
-    const sids = `${key}:sids`;
-    const pipeline = links.commands.pipeline();
-    for (let i = 0; i < counted.sids.length; i += PAGE) pipeline.pfadd(sids, ...counted.sids.slice(i, i + PAGE));
-    pipeline.expire(sids, ANSWER_SECONDS).hset(key, self.node, counted.sockets).expire(key, ANSWER_SECONDS);
-    await pipeline.exec();
-  }
-
   function hear(channel: string, message: string): void {
     if (channel === QUESTIONS) {
-      answer(message).catch((error: unknown) => answers.failed(error));
+      options.onQuestion(message);
       return;
     }
     const space = message.indexOf(" ");
@@ -270,21 +246,6 @@ export function createLog(options: LogOptions): Log {
       const [expected, heartbeats] = reply as [string, string[]];
       await peers.observe(pairs(heartbeats), askedAt);
       return expected;
-    },
-    async ask(id, question, waitMs) {
-      const expected = new Set(peers.alive().map(({ node }) => node));
-      await links.publish(QUESTIONS, question);
-      const until = performance.now() + waitMs;
-      for (;;) {
-        const said = await links.commands.hgetall(answerKey(id));
-        const silent = [...expected].filter((node) => !(node in said));
-        if (silent.length > 0 && performance.now() < until) {
-          await new Promise((resolve) => setTimeout(resolve, ANSWER_LOOK_MS));
-          continue;
-        }
-        const sockets = Object.values(said).reduce((sum, some) => sum + Number(some), 0);
-        return { sockets, sessions: await links.commands.pfcount(`${answerKey(id)}:sids`), silent };
-      }
     },
     async burn(ticket, seconds) {
       return (await links.commands.set(ticketKey(ticket), self.node, "EX", seconds, "NX")) === "OK";

@@ -136,7 +136,7 @@ export interface Door {
   readonly events: EventEmitter<DoorEvents>;
   /** Resolves once keys are there and the log is replayed. Nobody is let in before. */
   ready(): Promise<void>;
-  /** Answers `/events`, `/receipts`, `/rehearsals`, `/healthz` and `/readyz`; returns false for every other request. */
+  /** Answers `/events`, `/receipts`, `/rehearsals`, `/nodes`, `/healthz` and `/readyz`; returns false for every other request. */
   readonly receive: Receiver;
   health(): Health;
   /**
@@ -207,7 +207,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
   const keeps = new Set([0, keepMs, ...(options.namespaces ?? []).map((rule) => 1000 * (rule.fencedKeepSeconds ?? 0))]);
   const leaseMs = options.leaseMs ?? 5_000;
   const control = createControl({
-    ...{ node, verifier, admissions, leaseMs, issuers, cluster, secrets, onFenced: fence, ...listener },
+    ...{ node, verifier, admissions, leaseMs, issuers, cluster, secrets, isReady, onFenced: fence, ...listener },
     redis: options.redis,
     keepMs: Math.max(...keeps),
     heartbeatMs: options.heartbeatMs ?? leaseMs / 5,
@@ -590,6 +590,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
       accept: (set) => control.accept(set),
       rehearse: (question) => control.rehearse(question),
       receipts: (query, waitMs) => control.receipts(query, waitMs),
+      nodes: (query) => control.nodes(query),
       health,
       ...listener,
     }),

@@ -24,6 +24,8 @@ export interface ReceiverOptions extends TroubleListener {
   rehearse(question: string): Promise<Rehearsal>;
   /** Says what became of events, as a JWT. @throws {Refusal} when no trusted issuer asks */
   receipts(query: string, waitMs: number): Promise<string>;
+  /** Says what the nodes say of themselves, as a JWT. @throws {Refusal} when no trusted issuer asks */
+  nodes(query: string): Promise<string>;
   health(): Health;
 }
 
@@ -51,8 +53,11 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     if (pathname === "/events") return only(request, "POST", () => takeEvent(request));
     if (pathname === "/rehearsals") return only(request, "POST", () => rehearse(request));
     if (pathname === "/receipts") {
-      return only(request, "POST", () => tellReceipts(request, new URLSearchParams(query).get("wait")));
+      const wait = Number(new URLSearchParams(query).get("wait")) || 0;
+      const waitMs = Math.min(Math.max(wait, 0), MAX_WAIT_MS);
+      return only(request, "POST", () => tell(request, (asked) => options.receipts(asked, waitMs)));
     }
+    if (pathname === "/nodes") return only(request, "POST", () => tell(request, (asked) => options.nodes(asked)));
     return undefined;
   }
 
@@ -95,12 +100,12 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     return deliveryError(deliveryErrorCode(refusal), refusal.message);
   }
 
-  async function tellReceipts(request: IncomingMessage, wait: string | null): Promise<Answer> {
+  /** What an edge asks with a token of its own, and is told in one. */
+  async function tell(request: IncomingMessage, answer: (query: string) => Promise<string>): Promise<Answer> {
     const query = mediaTypeOf(request) === JWT_MEDIA_TYPE ? await readBody(request) : undefined;
     if (query === undefined) return refused(new Refusal("request_malformed"));
     try {
-      const jwt = await options.receipts(query, Math.min(Math.max(Number(wait) || 0, 0), MAX_WAIT_MS));
-      return { status: 200, jwt };
+      return { status: 200, jwt: await answer(query) };
     } catch (error) {
       return refused(toRefusal(error));
     }

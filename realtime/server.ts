@@ -38,6 +38,8 @@ export async function startNode(config: Config, log: NodeLog, handlers: Handlers
     onProblem: (message, err, times) => log.warn({ err, times }, message),
     onBack: (message, ended) => log.info(ended, message),
     onAttempt: (outcome) => metrics.connection("adapter", outcome),
+    secrets: config.SEALED_ADAPTER === "on" ? config.CLUSTER_SECRET : undefined,
+    onForged: () => door.events.emit("ignored", { detail: "a message of the adapter" }),
   });
   const http = createServer();
   const io = new Server(http, {
@@ -49,7 +51,7 @@ export async function startNode(config: Config, log: NodeLog, handlers: Handlers
     // CORS does not cover WebSocket, so the origin is judged here for both transports.
     allowRequest: (request, decide) => decide(null, isAllowedOrigin(config, request)),
   });
-  const door = protect(io, {
+  const door: Door = protect(io, {
     redis,
     issuers: [
       {

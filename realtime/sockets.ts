@@ -85,6 +85,10 @@ export class SocketIndex {
     return this.#byKey.get(`session:${sid}`) ?? [];
   }
 
+  ofUser(sub: string): Iterable<Admission> {
+    return this.#byKey.get(`user:${sub}`) ?? [];
+  }
+
   all(): Iterable<Admission> {
     return this.#byKey.get("everyone") ?? [];
   }

@@ -13,6 +13,7 @@ import {
   verifyTicket,
 } from "#contract/access-token";
 import { type FeedPage, verifyFeedPage, verifyReceiptQuery } from "#contract/cluster";
+import { type NodeQuestion, verifyNodeQuery } from "#contract/node-query";
 import { Refusal } from "#contract/refusal";
 import { type RevocationEvent, type RevocationTarget, verifyRehearsal, verifyRevocation } from "#contract/revocation";
 import { readBounded } from "./bounded-body.ts";
@@ -80,6 +81,13 @@ export interface Verifier {
     readonly about: string;
     readonly issuer: string;
     readonly ids: readonly string[];
+    readonly nonce: string;
+  }>;
+  /** What the nodes are asked about themselves, and who asks. @throws {Refusal} unless a trusted issuer signed it */
+  nodeQuery(query: unknown): Promise<{
+    readonly about: string;
+    readonly issuer: string;
+    readonly question: NodeQuestion;
     readonly nonce: string;
   }>;
   /** A page of an issuer's own feed. @throws {Refusal} see {@link verifyFeedPage} */
@@ -167,6 +175,10 @@ export function createVerifier(options: VerifierOptions): Verifier {
     async receiptQuery(query) {
       const { keys, rules, about } = chosen(controllers, query);
       return { about, issuer: rules.issuer, ...(await verifyReceiptQuery(query, keys.get, rules)) };
+    },
+    async nodeQuery(query) {
+      const { keys, rules, about } = chosen(controllers, query);
+      return { about, issuer: rules.issuer, ...(await verifyNodeQuery(query, keys.get, rules)) };
     },
     async feedPage(issuer, page, nonce) {
       const known = controllers.get(issuer);

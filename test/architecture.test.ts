@@ -2,6 +2,7 @@
 import { globSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { VERSION } from "#contract/version";
 import { brokenImportRules, brokenTopLevel, type SourceTree } from "./support/architecture.ts";
 
 /** Not written out in the planted text, so that this file does not break the rule itself. */
@@ -29,6 +30,11 @@ describe("the project", () => {
 
   test("has at its top level what belongs there and nothing else", () => {
     expect(brokenTopLevel(readdirSync(ROOT))).toEqual([]);
+  });
+
+  test("says everywhere that it is of one version", () => {
+    const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+    expect(VERSION).toBe(version);
   });
 });
 

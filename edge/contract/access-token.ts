@@ -16,6 +16,7 @@ import {
   SignJWT,
 } from "jose";
 import { Refusal } from "./refusal.ts";
+import { isCount, isName, isRecord } from "./shapes.ts";
 
 /** RFC 9068 section 2.1. */
 export const ACCESS_TOKEN_TYPE = "at+jwt";
@@ -219,16 +220,4 @@ function refusalOf(error: unknown): Refusal {
     return new Refusal("token_invalid", { cause: error, detail: `${error.code}: ${error.message}` });
   }
   return new Refusal("unavailable", { cause: error, detail: "the issuer's keys cannot be had" });
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null;
-}
-
-function isName(value: unknown): value is string {
-  return typeof value === "string" && value.length > 0 && value.length <= 256;
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
 }

@@ -19,6 +19,7 @@ import {
 import { type SigningKey, signTyped, type TokenRules, verifyJwt } from "./access-token.ts";
 import { Refusal } from "./refusal.ts";
 import { type RevocationEvent, readRevocation } from "./revocation.ts";
+import { isCount, isName, isRecord } from "./shapes.ts";
 
 /** Characters of a cluster's secret, at least. */
 export const MIN_CLUSTER_SECRET = 32;
@@ -28,7 +29,7 @@ export type ClusterSecrets = readonly [current: string, ...previous: string[]];
 /** RFC 7518 section 3.2. Only between a cluster and its edge: no token that lets people in is signed with a shared secret. */
 const SEAL = { alg: "HS256" } as const;
 /** Seconds that a query or an answer is good for. */
-const FRESH_SECONDS = 60;
+export const FRESH_SECONDS = 60;
 
 /**
  * Seals words: the signature of a JWS with detached content (RFC 7515 appendix F), whose payload is the words as a JSON array.
@@ -307,12 +308,14 @@ function receiptOf(value: unknown): ClusterReceipt {
   };
 }
 
-function signShared(typ: string, payload: JWTPayload, [secret]: ClusterSecrets, now: number): Promise<string> {
+/** Signs with the cluster's secret. @param now seconds since the epoch */
+export function signShared(typ: string, payload: JWTPayload, [secret]: ClusterSecrets, now: number): Promise<string> {
   const timed = { ...payload, iat: now, exp: now + FRESH_SECONDS };
   return new SignJWT(timed).setProtectedHeader({ ...SEAL, typ }).sign(bytesOf(secret));
 }
 
-async function verifyShared(
+/** @throws {Refusal} `token_invalid` */
+export async function verifyShared(
   typ: string,
   token: string,
   parties: { readonly issuer: string; readonly audience: string },
@@ -350,10 +353,6 @@ function malformed(detail: string): Refusal {
   return new Refusal("request_malformed", { detail });
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function isNames(value: unknown): value is string[] {
   return isShort(value) && value.every(isName);
 }
@@ -361,12 +360,4 @@ function isNames(value: unknown): value is string[] {
 /** A list of no more than there are nodes in a cluster. */
 function isShort(value: unknown): value is unknown[] {
   return Array.isArray(value) && value.length <= MAX_NODES;
-}
-
-function isName(value: unknown): value is string {
-  return typeof value === "string" && value.length > 0 && value.length <= 256;
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
 }

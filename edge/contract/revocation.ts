@@ -8,6 +8,7 @@
 import type { JWTPayload, JWTVerifyGetKey } from "jose";
 import { type AccessTokenClaims, type SigningKey, signTyped, type TokenRules, verifyTyped } from "./access-token.ts";
 import { Refusal, type RefusalCode } from "./refusal.ts";
+import { isCount, isName, isRecord } from "./shapes.ts";
 
 /** RFC 8417 section 2.3. */
 export const SECURITY_EVENT_TYPE = "secevent+jwt";
@@ -247,16 +248,4 @@ export async function verifyRehearsal(
 
 function malformed(detail: string): Refusal {
   return new Refusal("request_malformed", { detail });
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function isName(value: unknown): value is string {
-  return typeof value === "string" && value.length > 0 && value.length <= 256;
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
 }

@@ -157,6 +157,72 @@ export const receiptPage = z.object({
 
 export const feedPage = text.describe("A JWT `typ: revocations+jwt`, signed for the cluster that asks.");
 
+const redis = z
+  .object({ reachable: z.boolean() })
+  .optional()
+  .describe("Absent where nobody of the cluster could be asked.");
+const silent = z.array(text).describe("Nodes that may be alive and were not heard.");
+const unasked = text.optional().describe("Why nobody of the cluster could be asked.");
+const listedSocket = z.object({
+  id: text,
+  sid: text,
+  nsp: text,
+  transport: text,
+  connected_at: seconds,
+  expires_at: seconds.describe("When its token ends, seconds since the epoch."),
+});
+export const sockets = z.object({
+  sub: text,
+  at: milliseconds,
+  sockets: z.int().nullable().describe("In all clusters; null when one could not be asked."),
+  clusters: z.array(
+    z.object({
+      cluster: text,
+      sockets: z.int().nullable(),
+      nodes: z.array(z.object({ node: text, sockets: z.int(), listed: z.array(listedSocket) })),
+      silent,
+      redis,
+      error: unasked,
+    }),
+  ),
+});
+export const status = z.object({
+  at: milliseconds,
+  version: text,
+  log: z.object({ head: z.int(), open: z.int() }),
+  clusters: z.array(
+    z.object({
+      cluster: text,
+      endpoints: z
+        .array(z.object({ origin: text, reachable: z.boolean().optional(), error: text.optional() }))
+        .describe("In the order in which they were tried; the last ones may not have been needed."),
+      undelivered: z.int().describe("Counted to 10,000."),
+      oldest_undelivered_at: milliseconds.optional(),
+      last_delivered_at: milliseconds.optional(),
+      last_error: text.optional().describe("Of the delivery that waits the longest."),
+      open_receipts: z.int().describe("Counted to 10,000."),
+      redis,
+      nodes: z.array(
+        z.object({
+          node: text,
+          boot: text,
+          version: text,
+          started_at: milliseconds,
+          ready: z.boolean(),
+          link: z.enum(["redis", "feed", "none"]),
+          lease_ms: z.int(),
+          applied: z.int().describe("Every event of the log up to here."),
+          sockets: z.int(),
+          gap: z.boolean(),
+          unsettled: z.int(),
+          log_silence_ms: z.int().nullable(),
+        }),
+      ),
+      silent,
+      error: unasked,
+    }),
+  ),
+});
 export const metrics = text.regex(/^# HELP /).describe("The text exposition format, version 0.0.4.");
 
 export const client = z.object({

@@ -227,6 +227,15 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     answers: { 200: answers.deletedAccount },
     refusals: ["not_found"],
   },
+  "GET /admin/accounts/:sub/sockets": {
+    ...{
+      tag: "Accounts",
+      access: "sessions:read",
+      summary: "A person's open sockets, by cluster and node, as of now.",
+    },
+    answers: { 200: answers.sockets },
+    refusals: ["not_found"],
+  },
   "POST /admin/sessions": {
     ...{ tag: "Accounts", access: "sessions:write", summary: "A trusted backend opens a session for its own user." },
     body: json(sessionBody, { sub: SUB, create: { tid: "acme" }, device: "Ada's phone" }),
@@ -292,6 +301,14 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
     ...{ tag: "Administration", access: "clients:write", summary: "Delete an admin client: its tokens die with it." },
     answers: { 204: null },
     refusals: ["not_found"],
+  },
+  "GET /admin/status": {
+    ...{
+      tag: "Administration",
+      access: "revocations:read",
+      summary: "How the log, every cluster and every node is, as of now.",
+    },
+    answers: { 200: answers.status },
   },
   "GET /admin/me": {
     ...{ tag: "Administration", access: "administrator", summary: "Whose credential this is, and what it may do." },

@@ -8,7 +8,7 @@ import { type ClusterConfig, readConfig } from "../config.ts";
 import { randomName } from "../identifiers.ts";
 import { signingKey } from "../keys/issuer.ts";
 import type { Chronicle } from "./chronicle.ts";
-import { Cluster, type ReceiptQuestion } from "./cluster.ts";
+import { Cluster, type SignedQuestion } from "./cluster.ts";
 import { Delivery, type DeliveryLog, type LoggedEvent } from "./delivery.ts";
 import type { DeliveryTable } from "./delivery-table.ts";
 import { revocationIn } from "./event-table.ts";
@@ -112,7 +112,7 @@ export class ClusterPumps {
     return await signRevocation(revocationIn(event), this.#envelope(cluster), await signingKey(this.#env));
   }
 
-  async #question(ids: readonly string[], cluster: string): Promise<ReceiptQuestion> {
+  async #question(ids: readonly string[], cluster: string): Promise<SignedQuestion> {
     const envelope = { ...this.#envelope(cluster), nonce: randomName(128) };
     return { ...envelope, token: await signReceiptQuery(ids, envelope, await signingKey(this.#env)) };
   }

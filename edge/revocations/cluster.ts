@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { type ClusterReceipt, JWT_MEDIA_TYPE, MAX_NODES, verifyReceipts } from "#contract/cluster";
+import { type NodeAnswer, type NodeAnswers, type NodeQuestion, verifyNodeAnswers } from "#contract/node-query";
 import { toRefusal } from "#contract/refusal";
 import { REHEARSAL_MEDIA_TYPE, type Rehearsal, SECURITY_EVENT_MEDIA_TYPE } from "#contract/revocation";
 import { parseJson, readAtMost } from "../bounded-body.ts";
@@ -14,7 +15,11 @@ const TIMEOUT_MS = 5_000;
 const HEDGE_MS = 250;
 const MAX_ANSWER_BYTES = 256 * 1024;
 /** The contract takes no more. */
-const MAX_RECEIPTS_BYTES = 4 * 1024 * 1024;
+const MAX_ANSWERS_BYTES = 4 * 1024 * 1024;
+/** A node gives the others a second, and Redis two. */
+const NODES_TIMEOUT_MS = 4_000;
+/** Somebody looks on: after this long no further endpoint is tried. */
+const ALL_ENDPOINTS_MS = 8_000;
 const MAX_ERROR_LENGTH = 300;
 
 /** `refused` is about this event and repeating it at once is no use; `later` is about the cluster. */
@@ -29,10 +34,26 @@ const rehearsal = z.object({
   silent: z.array(nodeName).max(MAX_NODES),
 });
 /** A question that has been signed, and what its answer must repeat. */
-export interface ReceiptQuestion {
+export interface SignedQuestion {
   readonly token: string;
   readonly nonce: string;
   readonly issuer: string;
+}
+
+/** A base URL that was tried, and what came of it. */
+export interface TriedEndpoint {
+  readonly origin: string;
+  /** Whether it answered anything at all. */
+  readonly reachable: boolean;
+  /** Why what it answered is of no use. */
+  readonly error?: string;
+}
+
+export interface Asked<T> {
+  /** Undefined when nobody of the cluster could be asked. */
+  readonly said: T | undefined;
+  /** In this order. */
+  readonly tried: readonly TriedEndpoint[];
 }
 
 /** `too_large`: fewer should be asked for at once. */
@@ -93,7 +114,7 @@ export class Cluster {
    * Asks which nodes applied events, and lets the cluster wait until all have or `waitMs` are over. What no node of the cluster has
    * sealed is no answer. Never throws.
    */
-  async receipts({ token, nonce, issuer }: ReceiptQuestion, waitMs: number): Promise<ReceiptsAnswer> {
+  async receipts({ token, nonce, issuer }: SignedQuestion, waitMs: number): Promise<ReceiptsAnswer> {
     const request = {
       method: "POST",
       headers: { "content-type": JWT_MEDIA_TYPE, accept: JWT_MEDIA_TYPE },
@@ -102,8 +123,10 @@ export class Cluster {
     const errors: string[] = [];
     for (const [index, endpoint] of this.#inTurn()) {
       const url = `${endpoint}/receipts?wait=${Math.floor(waitMs)}`;
-      const result = await exchange(url, request, waitMs + TIMEOUT_MS / 2, MAX_RECEIPTS_BYTES);
-      const receipts = await this.#judged(result, { cluster: this.id, issuer, nonce });
+      const result = await exchange(url, request, waitMs + TIMEOUT_MS / 2, MAX_ANSWERS_BYTES);
+      const receipts = await judged(result, (text) =>
+        verifyReceipts(text, { cluster: this.id, issuer, nonce }, this.#secrets),
+      );
       if (typeof receipts !== "string") {
         this.#preferred = index;
         return { receipts };
@@ -115,18 +138,33 @@ export class Cluster {
     return { reason: "later", error: errors.join("; ").slice(0, MAX_ERROR_LENGTH) };
   }
 
-  /** @returns what went wrong, if anything did */
-  async #judged(
-    result: Exchange,
-    asked: Parameters<typeof verifyReceipts>[1],
-  ): Promise<readonly ClusterReceipt[] | string> {
-    if (result.status !== 200 || result.body === undefined) return failure(result);
-    try {
-      return await verifyReceipts(new TextDecoder().decode(result.body), asked, this.#secrets);
-    } catch (error) {
-      const { code, detail } = toRefusal(error);
-      return `the receipts are not good: ${detail ?? code}`;
+  /**
+   * Asks all nodes about themselves. What no node of the cluster has sealed is no answer. Never throws.
+   *
+   * @returns what they say, or why nobody could be asked; and which endpoints were tried for it
+   */
+  async nodes<Q extends NodeQuestion>(
+    question: Q,
+    { token, nonce, issuer }: SignedQuestion,
+  ): Promise<Asked<NodeAnswers<NodeAnswer<Q>>>> {
+    const headers = { "content-type": JWT_MEDIA_TYPE, accept: JWT_MEDIA_TYPE };
+    const request = { method: "POST", headers, body: token };
+    const tried: TriedEndpoint[] = [];
+    const until = Date.now() + ALL_ENDPOINTS_MS;
+    for (const [index, origin] of this.#inTurn()) {
+      if (Date.now() > until) break;
+      const result = await exchange(`${origin}/nodes`, request, NODES_TIMEOUT_MS, MAX_ANSWERS_BYTES);
+      const said = await judged(result, (text) =>
+        verifyNodeAnswers(text, question, { cluster: this.id, issuer, nonce }, this.#secrets),
+      );
+      const reachable = result.status !== 0;
+      if (typeof said !== "string") {
+        this.#preferred = index;
+        return { said, tried: [...tried, { origin, reachable }] };
+      }
+      tried.push({ origin, reachable, error: said.slice(0, MAX_ERROR_LENGTH) });
     }
+    return { said: undefined, tried };
   }
 
   /** Asks whom a revocation would hit. Undefined when no node of the cluster can say. Never throws. */
@@ -143,6 +181,17 @@ export class Cluster {
   #inTurn(): (readonly [index: number, endpoint: string])[] {
     const all = this.#endpoints.map((endpoint, index) => [index, endpoint] as const);
     return [...all.slice(this.#preferred), ...all.slice(0, this.#preferred)];
+  }
+}
+
+/** @returns what the cluster says, or what went wrong */
+async function judged<T extends object>(result: Exchange, verify: (text: string) => Promise<T>): Promise<T | string> {
+  if (result.status !== 200 || result.body === undefined) return failure(result);
+  try {
+    return await verify(new TextDecoder().decode(result.body));
+  } catch (error) {
+    const { code, detail } = toRefusal(error);
+    return `the answer is not good: ${detail ?? code}`;
   }
 }
 

@@ -29,6 +29,7 @@ import { FeedLeases } from "./feed-leases.ts";
 import { type Claim, IdempotencyKeys } from "./idempotency-keys.ts";
 import { LogGauges } from "./log-gauges.ts";
 import { REVOCATION_LOG_SCHEMA } from "./log-schema.ts";
+import { LogStanding, type LogStatus } from "./log-status.ts";
 import { isFinal, type Receipt, summaryOf } from "./receipt.ts";
 import { ReceiptList, type ReceiptPage, type ReceiptQuery } from "./receipt-list.ts";
 import { type ProofBooks, Proofs, type ProvableReceipt, signProof } from "./receipt-proof.ts";
@@ -92,6 +93,7 @@ export class RevocationLog extends DurableObject<Env> {
   readonly #chronicle: Chronicle;
   readonly #gauges: LogGauges;
   readonly #list: ReceiptList;
+  readonly #standing: LogStanding;
   readonly #feed: Feed;
   readonly #proofs: Proofs;
   readonly #clusters: ClusterPumps;
@@ -117,6 +119,7 @@ export class RevocationLog extends DurableObject<Env> {
     this.#gauges = new LogGauges(sql, this.#events);
     this.#receipts = new Receipts(sql, this.#events, this.#leases, this.#chronicle, () => this.#clusterIds());
     this.#list = new ReceiptList(sql, this.#events, this.#receipts);
+    this.#standing = new LogStanding(sql, this.#events);
     this.#feed = new Feed(this.#events);
     this.#proofs = new Proofs(this.#proofBooks());
     this.#clusters = new ClusterPumps(env, this.#deliveries, this.#receipts, this.#chronicle, () => this.#changed());
@@ -283,6 +286,11 @@ export class RevocationLog extends DurableObject<Env> {
         await this.#nextChange(Math.min(RECEIPT_POLL_MS, left));
       }
     });
+  }
+
+  /** How matters stand with every cluster. */
+  status(): Promise<Outcome<LogStatus>> {
+    return answer(() => this.#standing.read(this.#clusterIds(), Date.now()));
   }
 
   /** Receipts, the newest decision first. */

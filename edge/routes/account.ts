@@ -188,7 +188,8 @@ function malformed(member: string, problem: string): Refusal {
   return new Refusal("request_malformed", { detail: `${member}: ${problem}`, problems: [{ member, problem }] });
 }
 
-function subjectInPath(c: Exchange): string {
+/** @throws {Refusal} `not_found` */
+export function subjectInPath(c: Exchange): string {
   const sub = subject.safeParse(pathPart(c, "sub"));
   if (!sub.success) throw new Refusal("not_found", { detail: "not in the form of a subject" });
   return sub.data;

@@ -57,6 +57,7 @@ test.for(KINDS)("who is bound to a tenant reaches that tenant and nothing else: 
     post("/admin/revocations", { target, reason: "x", ...more }, headers);
   const hidden = [
     await call("GET", other, undefined, headers),
+    await call("GET", `${other}/sockets`, undefined, headers),
     await call("GET", `/admin/accounts?login=${encodeURIComponent(outside.login)}`, undefined, headers),
     await call("PATCH", other, { disabled: true }, headers),
     await call("DELETE", other, undefined, headers),
@@ -71,6 +72,7 @@ test.for(KINDS)("who is bound to a tenant reaches that tenant and nothing else: 
   for (const response of hidden) expect(await refusal(response)).toBe("not_found");
   const everywhere = [
     await call("GET", "/admin/keys", undefined, headers),
+    await call("GET", "/admin/status", undefined, headers),
     await post("/admin/keys/rotate", { reason: "x" }, headers),
     await call("GET", "/admin/audit/verify", undefined, headers),
     await post("/admin/clients", { name: "x", scopes: ["audit:read"], tid: "another" }, headers),

@@ -11,6 +11,8 @@ export const ADMIN_CALLS = [
   ["GET", "/admin/accounts?query=x", "accounts:read"],
   ["PATCH", "/admin/accounts/x", "accounts:write"],
   ["DELETE", "/admin/accounts/x", "accounts:write"],
+  ["GET", "/admin/accounts/x/sockets", "sessions:read"],
+  ["GET", "/admin/status", "revocations:read"],
   ["POST", "/admin/sessions", "sessions:write"],
   ["POST", "/admin/revocations", "revocations:write"],
   ["POST", "/admin/revocations/bulk", "revocations:write"],

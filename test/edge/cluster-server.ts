@@ -10,6 +10,7 @@ import type { AddressInfo } from "node:net";
 import { decodeJwt, decodeProtectedHeader } from "jose";
 import type { TestProject } from "vitest/node";
 import { type ClusterReceipt, JWT_MEDIA_TYPE, signReceipts } from "#contract/cluster";
+import { type NodeQuestion, type NodeSockets, type NodeStatus, signNodeAnswers } from "#contract/node-query";
 import type { ClusterLife, Manner } from "./cluster.ts";
 import { SECRETS } from "./cluster-secrets.ts";
 
@@ -43,6 +44,7 @@ async function serve(request: IncomingMessage, response: ServerResponse): Promis
   const life = lifeOf(name, edgeOf(body));
   if (name === "down") return send(response, 503);
   if (action === "events") return takeEvent(response, life, body);
+  if (action === "nodes") return await answerForNodes(response, name, life, body);
   if (action === "receipts") return await answerQuery(response, name, life, body, Number(url.searchParams.get("wait")));
   const known = url.searchParams.getAll("edge").map((edge) => lifeOf(name, edge));
   if (request.method === "PUT") for (const each of known) change(each, JSON.parse(body));
@@ -103,6 +105,33 @@ async function answerQuery(
   response.writeHead(200, { "content-type": JWT_MEDIA_TYPE }).end(answer);
 }
 
+async function answerForNodes(response: ServerResponse, name: string, { nodes }: Life, query: string): Promise<void> {
+  const { jti = "", iat: now = 0, question } = decodeJwt<{ question: NodeQuestion }>(query);
+  if (nodes === "later") return send(response, 503);
+  if (nodes === "nonsense") return send(response, 200, { answers: "everybody" });
+  const [secret, nonce] = [nodes === "forged" ? "a secret that somebody has made up" : secretOf(name), jti];
+  const isWhole = nodes !== "one without Redis";
+  const answers = ["one", "two"].slice(0, isWhole ? 2 : 1).map((node) => nodeAnswer(node, question));
+  const given = { answers, silent: isWhole ? [] : ["two"], redis: isWhole };
+  const envelope = { cluster: name, node: "one", issuer: ISSUER, nonce: nodes === "stale" ? "another" : nonce };
+  const answer = await signNodeAnswers(given, envelope, [secret], now);
+  response.writeHead(200, { "content-type": JWT_MEDIA_TYPE }).end(answer);
+}
+
+/** Two sockets of whoever is asked about on the first node, and none on the second. */
+function nodeAnswer(node: string, question: NodeQuestion): NodeStatus | NodeSockets {
+  const name = { node, boot: `${node}-boot` };
+  if (question.about === "sockets") {
+    const times = { connected_at: 1_790_000_000, expires_at: 1_790_000_300 };
+    const socket = { id: "s1", sid: `${question.sub}.a`, nsp: "/", transport: "websocket", ...times };
+    return { ...name, sockets: node === "one" ? 2 : 0, listed: node === "one" ? [socket] : [] };
+  }
+  return {
+    ...{ ...name, version: "0.0.1", started_at: 1_790_000_000_000, ready: true, link: "redis", lease_ms: 4_000 },
+    ...{ applied: 1, sockets: 2, gap: false, unsettled: 0, log_silence_ms: 10 },
+  };
+}
+
 function isPending({ receipts }: Life): boolean {
   return receipts === "pending";
 }
@@ -125,7 +154,7 @@ function secretOf(name: string): string {
 /** What is no cluster has a name that nobody else uses. */
 function lifeOf(name: string, edge: string): Life {
   const key = name === "north" || name === "south" ? `${name} ${edge}` : name;
-  const fresh: Life = { events: "take", receipts: "applied", sets: [], queries: [], known: new Set() };
+  const fresh: Life = { events: "take", receipts: "applied", nodes: "all", sets: [], queries: [], known: new Set() };
   const known = lives.get(key) ?? fresh;
   lives.set(key, known);
   return known;

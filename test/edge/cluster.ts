@@ -14,6 +14,8 @@ declare module "vitest" {
 export interface Manner {
   events: "take" | "later" | "refuse" | "elsewhere" | "never";
   receipts: "applied" | "pending" | "fenced" | "nonsense" | "forged" | "stale" | "later" | "never";
+  /** What it says of its nodes. */
+  nodes: "all" | "one without Redis" | "forged" | "stale" | "nonsense" | "later";
 }
 
 export interface ClusterLife {
@@ -25,7 +27,7 @@ export interface ClusterLife {
 
 export type Node = Pick<FeedQuery, "cluster" | "node" | "boot">;
 
-export const GOOD: Manner = { events: "take", receipts: "applied" };
+export const GOOD: Manner = { events: "take", receipts: "applied", nodes: "all" };
 
 /** @param flush empties its Redis first */
 export async function behave(cluster: string, manner: Partial<Manner> & { flush?: boolean }): Promise<void> {

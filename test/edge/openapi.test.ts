@@ -94,6 +94,7 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
   "PATCH /admin/accounts/:sub": async () =>
     admin({ path: `/admin/accounts/${(await newPerson()).sub}`, body: { disabled: true, until: 4_000_000_000 } }),
   "DELETE /admin/accounts/:sub": async () => admin({ path: `/admin/accounts/${(await newPerson()).sub}` }),
+  "GET /admin/accounts/:sub/sockets": async () => admin({ path: `/admin/accounts/${(await person()).sub}/sockets` }),
   "POST /admin/sessions": async () => admin({ body: { sub: (await newPerson()).sub, device: "a phone" } }),
   "POST /admin/revocations": async () =>
     admin({ body: { target: { kind: "user", sub: (await newPerson()).sub }, reason: "x" } }),
@@ -111,6 +112,7 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
   "GET /admin/clients/:client_id": aClient,
   "PATCH /admin/clients/:client_id": async () => ({ ...(await aClient()), body: { disabled: true } }),
   "DELETE /admin/clients/:client_id": aClient,
+  "GET /admin/status": async () => admin({}),
   "GET /admin/me": async () => admin({}),
   "GET /admin/audit": async () => admin({ path: "/admin/audit?limit=5" }),
   "GET /admin/audit/verify": async () => admin({}),

@@ -126,6 +126,8 @@ async function doEverything(cluster: TestNodes, settings: Record<string, string>
     sessions: 1,
     silent: [],
   });
+  const { answers, silent, redis } = await cluster.ask(two, { about: "status" });
+  expect({ nodes: answers.length, silent, redis }).toEqual({ nodes: 2, silent: [], redis: true });
   expect(await apps[0]?.fetchSockets()).toHaveLength(2);
   apps[0]?.in(client.id as string).socketsJoin("a room");
   let heard = false;

@@ -21,6 +21,13 @@ import {
   verifyReceipts,
 } from "#contract/cluster";
 import {
+  type NodeAnswer,
+  type NodeAnswers,
+  type NodeQuestion,
+  signNodeQuery,
+  verifyNodeAnswers,
+} from "#contract/node-query";
+import {
   type RevocationEvent,
   type RevocationTarget,
   SECURITY_EVENT_MEDIA_TYPE,
@@ -59,6 +66,8 @@ export interface TestIssuer {
   ticket(claims?: Partial<TicketClaims>): Promise<string>;
   /** A query for receipts, and what its answer must repeat. */
   query(...ids: string[]): Promise<{ readonly jwt: string; readonly nonce: string }>;
+  /** A question to all nodes, likewise. */
+  nodeQuery(question: NodeQuestion, by?: TestSigner): Promise<{ readonly jwt: string; readonly nonce: string }>;
   stop(): Promise<void>;
   start(): Promise<void>;
 }
@@ -157,6 +166,11 @@ export async function createIssuer(): Promise<TestIssuer> {
       const envelope = { issuer: url, audience: CLUSTER, issuedAt: nowSeconds(), nonce };
       return { jwt: await signReceiptQuery(ids, envelope, signer.key), nonce };
     },
+    async nodeQuery(question, by = signer) {
+      const nonce = next("nonce_");
+      const envelope = { issuer: url, audience: CLUSTER, issuedAt: nowSeconds(), nonce };
+      return { jwt: await signNodeQuery(question, envelope, by.key), nonce };
+    },
     async stop() {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
@@ -196,6 +210,8 @@ export interface TestNodes {
   /** Revokes as the edge does: again until it is taken, and asks again until the receipt is told. */
   insist(node: TestNode, targets: readonly RevocationTarget[]): Promise<ClusterReceipt>;
   receipt(node: TestNode, id: string, waitMs?: number): Promise<ClusterReceipt>;
+  /** Asks all nodes about themselves, by way of one. */
+  ask<Q extends NodeQuestion>(node: TestNode, question: Q): Promise<NodeAnswers<NodeAnswer<Q>>>;
   stop(): Promise<void>;
 }
 
@@ -244,6 +260,15 @@ export async function startNodesOn(redis: Readonly<Record<string, string>>): Pro
     return found.pending.length > 0 && waitMs > 5_000 ? receipt(node, id, waitMs - 5_000) : found;
   }
 
+  async function ask<Q extends NodeQuestion>(node: TestNode, question: Q): Promise<NodeAnswers<NodeAnswer<Q>>> {
+    const { jwt, nonce } = await issuer.nodeQuery(question);
+    const request = { method: "POST", headers: { "content-type": JWT_MEDIA_TYPE }, body: jwt };
+    const response = await fetch(`${node.url}/nodes`, request);
+    if (response.status !== 200) throw new Error(`the node query answered ${response.status}`);
+    const asked = { cluster: CLUSTER, issuer: issuer.url, nonce };
+    return await verifyNodeAnswers(await response.text(), question, asked, SECRETS);
+  }
+
   function push(node: TestNode, set: string): Promise<Response> {
     const headers = { "content-type": SECURITY_EVENT_MEDIA_TYPE, accept: "application/json" };
     return fetch(`${node.url}/events`, { method: "POST", headers, body: set });
@@ -253,6 +278,7 @@ export async function startNodesOn(redis: Readonly<Record<string, string>>): Pro
     issuer,
     push,
     receipt,
+    ask,
     async startNode(settings = {}, handlers) {
       const config = readConfig({
         PORT: "0",
