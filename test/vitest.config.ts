@@ -79,6 +79,20 @@ export default defineConfig({
       },
       {
         test: {
+          name: "cli",
+          root: import.meta.dirname,
+          include: ["cli/*.test.ts"],
+          globalSetup: ["cli/shared-stack.ts"],
+          // One stack for all of them: some freeze a node of it.
+          fileParallelism: false,
+          maxWorkers: 1,
+          testTimeout: 60 * SECOND,
+          hookTimeout: 120 * SECOND,
+          sequence: { groupOrder: 4 },
+        },
+      },
+      {
+        test: {
           name: "browser",
           root: import.meta.dirname,
           include: ["browser/*.test.ts"],
