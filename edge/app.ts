@@ -20,6 +20,7 @@ import { showMyself } from "./routes/administrator.ts";
 import { readAudit, recordRefusedAdministrators, verifyAudit } from "./routes/audit.ts";
 import { corsHeaders, PREFLIGHT_HEADERS } from "./routes/browser.ts";
 import { changeClient, createClient, deleteClient, showClient } from "./routes/client.ts";
+import { consoleFile, consolePage } from "./routes/console.ts";
 import { receiveEvent } from "./routes/event-receiver.ts";
 import {
   createStream,
@@ -33,6 +34,7 @@ import {
 import { followRevocations } from "./routes/feed.ts";
 import { revokeGlobally } from "./routes/global-token-revocation.ts";
 import { listKeys, rotateKeys } from "./routes/keys.ts";
+import { showLatency } from "./routes/latency.ts";
 import { endSession, healthz, jwks, listSessions, login, logout, refresh } from "./routes/login.ts";
 import { authorizationServer } from "./routes/metadata.ts";
 import { showMetrics } from "./routes/metrics.ts";
@@ -72,6 +74,8 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/ssf/events", { POST: receiveEvent }],
   ["/openapi.json", { GET: openApi }],
   ["/docs", { GET: docs }],
+  ["/console", { GET: consolePage }],
+  ["/console/:file", { GET: consoleFile }],
   ["/healthz", { GET: healthz }],
   ["/metrics", { GET: showMetrics }],
   ["/revocations", { GET: followRevocations }],
@@ -85,6 +89,7 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/admin/clients", { POST: createClient }],
   ["/admin/clients/:client_id", { GET: showClient, PATCH: changeClient, DELETE: deleteClient }],
   ["/admin/status", { GET: showStatus }],
+  ["/admin/latency", { GET: showLatency }],
   ["/admin/me", { GET: showMyself }],
   ["/admin/audit", { GET: readAudit }],
   ["/admin/audit/verify", { GET: verifyAudit }],

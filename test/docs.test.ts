@@ -23,6 +23,9 @@ import { hasTest } from "./support/named-test.ts";
 const MENTIONED: Readonly<Record<string, string>> = {
   "npm start": "test/system/docs.test.ts",
   "npm run check": ".ci/run",
+  "npm run deploy": "test/deploy/deploy.test.ts",
+  "wrangler deploy": "needs an account; infra/check-edge.ts runs it as a dry run",
+  "wrangler secret put": "needs an account; test/deploy/deploy.test.ts sees what it is told",
   "npm run story": "test/system/story.test.ts",
   "npm run story -- --json": "prints what story.test.ts holds to its word",
   "npm run chaos": "test/chaos/chaos.test.ts",

@@ -82,7 +82,7 @@ test("finds nothing wrong with a sound deployment, and leaves nothing behind", a
     "clock",
     "node clock",
   ];
-  const doors = ["websocket", "polling", "sticky", "refusals", "origins", "canary", "cleanup"];
+  const doors = ["websocket", "polling", "sticky", "refusals", "origins", "canary", "tokens", "proof", "cleanup"];
   expect([...new Set(checks.map(({ check }) => check))]).toEqual([...names, ...doors]);
   // One on each node and transport.
   expect(found("canary")?.measured).toMatchObject({
@@ -97,7 +97,7 @@ test("finds nothing wrong with a sound deployment, and leaves nothing behind", a
 test("tells a person the same in sentences", async () => {
   const { code, stdout } = await newMachine(ADMIN).run(["doctor", "--realtime", firstNode.url]);
   expect(code).toBe(0);
-  expect(stdout).toMatch(/^✓ canary +2 sockets were closed after \d+ ms and the receipt enforced after \d+ ms/m);
+  expect(stdout).toMatch(/^✓ canary +2 sockets closed after \d+ ms; answered after \d+ ms, enforced after \d+ ms\.$/m);
   expect(stdout).toMatch(/✓ Sound: nothing failed in \d+ checks\.\n$/);
 });
 
@@ -128,7 +128,7 @@ describe("finds", () => {
     expect(code).toBe(1);
     expect(found("refusals")).toMatchObject({ outcome: "fail", says: "It lets in whoever shows nothing." });
     expect(found("canary")).toMatchObject({ outcome: "fail", says: "A revoked session's socket stayed open." });
-    expect(found("canary afterwards")).toMatchObject({ outcome: "fail" });
+    expect(found("tokens")).toMatchObject({ outcome: "fail" });
   });
 
   test("an edge under another name, and a cookie that is not as it was made", async () => {

@@ -4,6 +4,7 @@ import { env } from "cloudflare:workers";
 import { createHash } from "node:crypto";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import {
+  AUDIT_TYPES,
   type AuditDraft,
   AuditOutbox,
   type AuditRecord,
@@ -11,7 +12,8 @@ import {
   audit,
   entryOf,
 } from "../../edge/audit/audit.ts";
-import { canonicalJson, type Verification } from "../../edge/audit/audit-trail.ts";
+import { type AuditPage, canonicalJson, type Verification } from "../../edge/audit/audit-trail.ts";
+import { AUDIT_TYPES as SHOWN_TYPES } from "../../edge/console/audit-types.ts";
 import { ask } from "../../edge/outcome.ts";
 import { asClient } from "./clients.ts";
 import { ADMIN, call, login, newPerson, ok, PASSWORD, post, refusal, revoke } from "./edge.ts";
@@ -169,6 +171,22 @@ test("pages go on where the last one ended, and filters find what they name", as
   expect(await found({ sub: "' OR 1=1 --" })).toBe(0);
 });
 
+test("the newest first goes back page by page, to the first that is left and no further", async () => {
+  await write(5, { sub: "u_ada" });
+  const positions = async (after?: number) => {
+    const { records, next } = await ask(own.read({ order: "desc", after, limit: 2 }));
+    return { found: records.map(({ position }) => position), next };
+  };
+  expect(await positions()).toEqual({ found: [5, 4], next: 4 });
+  expect(await positions(4)).toEqual({ found: [3, 2], next: 2 });
+  expect(await positions(2)).toEqual({ found: [1], next: undefined });
+  await ask(trail().append([entryOf(draft)]));
+  const { head } = await ok<Verification>(await call("GET", "/admin/audit/verify", undefined, ADMIN));
+  const newest = await ok<AuditPage>(await call("GET", "/admin/audit?order=desc&limit=1", undefined, ADMIN));
+  expect(newest.records[0]?.position).toBeGreaterThanOrEqual(head.position);
+  expect((await call("GET", "/admin/audit?order=random", undefined, ADMIN)).status).toBe(400);
+});
+
 test("records with long receipts are cut into pages that can travel, and none is left out", async () => {
   const receipt = "x".repeat(1024 * 1024);
   for (let i = 0; i < 10; i++) await write(2, { type: "revocation_enforced", reason: `${i}`, receipt });
@@ -266,6 +284,10 @@ test("an entry that was decided outlives a trail that cannot be reached", async 
     expect(outbox.retryAt()).toBeUndefined();
   });
   expect(await records(`sub=${sub}`)).toHaveLength(1);
+});
+
+test("the console can look for every type that there is", () => {
+  expect(SHOWN_TYPES).toEqual(AUDIT_TYPES);
 });
 
 test("what merely happened never fails or delays whoever writes it", async () => {

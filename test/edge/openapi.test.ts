@@ -40,8 +40,8 @@ interface Sample {
 }
 
 const POLL = "urn:ietf:rfc:8936";
-/** The page is for people. */
-const UNDOCUMENTED = ["GET /docs"];
+/** The pages are for people. */
+const UNDOCUMENTED = ["GET /docs", "GET /console", "GET /console/:file"];
 
 async function document(): Promise<Document> {
   return await ok<Document>(await call("GET", "/openapi.json"));
@@ -113,6 +113,7 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
   "PATCH /admin/clients/:client_id": async () => ({ ...(await aClient()), body: { disabled: true } }),
   "DELETE /admin/clients/:client_id": aClient,
   "GET /admin/status": async () => admin({}),
+  "GET /admin/latency": async () => admin({}),
   "GET /admin/me": async () => admin({}),
   "GET /admin/audit": async () => admin({ path: "/admin/audit?limit=5" }),
   "GET /admin/audit/verify": async () => admin({}),

@@ -62,7 +62,7 @@ function clusterLines(cluster: Cluster, head: number, at: number): Text[] {
     last_delivered_at === undefined ? "" : dim(`  last event delivered ${distance(last_delivered_at, at)}`);
   const mark = troubles.length === 0 ? green("✓") : red("✗");
   const rows = nodes.map((node) => nodeRow(node, head, at));
-  const heads = ["", "node", "state", "link", "lag", "lease", "log", "sockets", "up", "version"].map((word) =>
+  const heads = ["", "node", "state", "link", "lag", "lease", "heard", "sockets", "up", "version"].map((word) =>
     dim(word),
   );
   return [

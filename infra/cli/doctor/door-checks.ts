@@ -136,5 +136,5 @@ async function checkSticky(site: Site, url: string): Promise<Result> {
     }
     if (outcome === "odd") return warn(`Polling could not be followed: ${says}.`, "Check the address and --path.");
   }
-  return pass(`Every request of ${SESSIONS} polling sessions reached the node that the session is on.`);
+  return pass(`All requests of ${SESSIONS} polling sessions reached their node.`);
 }

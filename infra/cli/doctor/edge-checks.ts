@@ -1,5 +1,5 @@
 /** The edge as anybody outside sees it: reachable, who it says that it is, its keys, which pages may use it, its cookie, its clock. */
-import { decodeJwt, type JSONWebKeySet } from "jose";
+import { decodeJwt } from "jose";
 import { z } from "zod";
 import { type Check, fail, pass, type Result, skip, warn } from "./finding.ts";
 import { clockOffset, offsetOf, probe, type Seen } from "./probe.ts";
@@ -54,17 +54,13 @@ export const edgeChecks: readonly Check<Site>[] = [
   {
     name: "keys",
     async run(site) {
-      const { edgeUrl, signal } = site.options;
-      const seen = await probe(`${edgeUrl}/.well-known/jwks.json`, { signal });
-      const parsed = jwkSet.safeParse(jsonOf(seen.body));
-      if (seen.status !== 200 || !parsed.success || parsed.data.keys.length === 0) {
+      const { seen, keys } = await publicKeys(site);
+      if (keys === undefined || keys.length === 0) {
         return fail(
           `Its JWK Set cannot be read (HTTP ${seen.status}): no node can verify a token.`,
           "Look at the edge's log.",
         );
       }
-      const { keys } = parsed.data;
-      site.jwks = parsed.data as JSONWebKeySet;
       if (keys.some((key) => PRIVATE.some((member) => member in key))) {
         return fail(
           "Its JWK Set holds a private key: whoever read it can sign tokens.",
@@ -131,6 +127,13 @@ export const edgeChecks: readonly Check<Site>[] = [
     },
   },
 ];
+
+/** The keys as they are published now; undefined where they cannot be read. */
+export async function publicKeys({ options: { edgeUrl, signal } }: Site) {
+  const seen = await probe(`${edgeUrl}/.well-known/jwks.json`, { signal });
+  const { success, data } = jwkSet.safeParse(jsonOf(seen.body));
+  return { seen, keys: seen.status === 200 && success ? data.keys : undefined };
+}
 
 /** What a clock that is off by so much means. */
 export function clockResult(offsetMs: number | undefined, whose: string): Result {

@@ -3,8 +3,7 @@
  * again.
  */
 import { randomBytes } from "node:crypto";
-import type { JSONWebKeySet } from "jose";
-import type { Me, Status, Tokens } from "../../edge-answers.ts";
+import type { Me, Receipt, Status, Tokens } from "../../edge-answers.ts";
 import type { EdgeClient } from "../../edge-client.ts";
 
 export interface SiteOptions {
@@ -40,10 +39,11 @@ const NO_ADDRESS = "Say where clients connect: --realtime https://realtime.examp
 export class Site {
   readonly options: SiteOptions;
   issuer: string | undefined;
-  jwks: JSONWebKeySet | undefined;
   me: Me | undefined;
   status: Status | undefined;
   guest: Guest | undefined;
+  /** Of the canary. */
+  receipt: Receipt | undefined;
   #made: string | undefined;
 
   constructor(options: SiteOptions) {
