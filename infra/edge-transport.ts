@@ -34,6 +34,11 @@ export interface TransportOptions {
   readonly answerWithinMs?: number;
   /** For how long a call is tried again; 0: once. Where nobody listens at all it is given up sooner. */
   readonly patienceMs?: number;
+  /**
+   * Whether a connection is used again; true. One that was idle may be closed by the other side in the very moment of the next call, of
+   * which nobody knows then whether it arrived.
+   */
+  readonly keepConnections?: boolean;
   readonly signal?: AbortSignal | undefined;
   /** Every answer, with its `X-Request-Id`, for whoever has to find it in the edge's log. */
   onAnswer?(operation: Operation, status: number, requestId: string | undefined): void;
@@ -116,6 +121,7 @@ export class EdgeTransport {
         headers: {
           ...(contentType === undefined ? {} : { "content-type": contentType }),
           ...(bearer === undefined ? {} : { authorization: `Bearer ${bearer}` }),
+          ...(this.#options.keepConnections === false ? { connection: "close" } : {}),
           ...headers,
         },
         body: body ? JSON.stringify(body) : form ? new URLSearchParams(form).toString() : null,

@@ -94,9 +94,7 @@ export default defineConfig({
           root: import.meta.dirname,
           include: ["cli/*.test.ts"],
           globalSetup: ["cli/shared-stack.ts"],
-          // One stack for all of them: some freeze a node of it.
-          fileParallelism: false,
-          maxWorkers: 1,
+          maxWorkers: 2,
           testTimeout: 60 * SECOND,
           hookTimeout: 120 * SECOND,
           sequence: { groupOrder: 4 },

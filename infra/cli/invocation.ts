@@ -82,6 +82,7 @@ export class Invocation {
       ...(adminToken && { adminToken }),
       answerWithinMs: this.#timeoutMs,
       patienceMs: this.#timeoutMs * PATIENCE,
+      keepConnections: false,
       ...(until === "interrupted" && { signal: this.signal }),
       onAnswer: (operation, status, requestId) => {
         if (this.verbose) this.output.note(dim(t`${operation} → ${status}  request ${requestId ?? "without an id"}`));

@@ -68,8 +68,9 @@ function typed(
   question: string,
   signal: AbortSignal,
 ): Promise<string> {
-  stderr.write(Text.of(question).toString());
+  // Before it is asked for: whoever types at once must not see it either.
   stdin.setRawMode(true).setEncoding("utf8").resume();
+  stderr.write(Text.of(question).toString());
   return new Promise((resolve, reject) => {
     let text = "";
     const settle = (act: () => void) => {

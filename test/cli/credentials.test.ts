@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { takeLock } from "../../infra/lock.ts";
-import { newMachine } from "./machine.ts";
+import { endTokens, newMachine } from "./machine.ts";
 import { ADMIN, edge, newPerson, stack } from "./people.ts";
 import { startProxy } from "./proxy.ts";
 
@@ -33,12 +33,6 @@ interface Kept {
 
 const kept = (path: string): Kept => JSON.parse(readFileSync(path, "utf8"));
 const modeOf = (path: string) => (statSync(path).mode & 0o777).toString(8);
-
-/** As if the access token that is kept had ended. */
-function age(path: string): void {
-  const text = readFileSync(path, "utf8").replace(/"expires_at": \d+/g, '"expires_at": 1');
-  writeFileSync(path, text);
-}
 
 describe("login", () => {
   test("keeps a token that comes on standard input, in a file that only its owner can read", async () => {
@@ -78,11 +72,11 @@ describe("login", () => {
     const atLogin = fetched();
     for (let i = 0; i < 2; i++) expect(await machine.run(["keys"])).toMatchObject({ code: 0 });
     expect(fetched()).toBe(atLogin + 1);
-    age(machine.profiles);
+    endTokens(machine.profiles);
     expect(await machine.run(["keys"])).toMatchObject({ code: 0 });
     expect(fetched()).toBe(atLogin + 2);
     await edge.changeClient(client.client_id, true);
-    age(machine.profiles);
+    endTokens(machine.profiles);
     const { code, stderr } = await machine.run(["keys"]);
     expect(code).toBe(1);
     expect(stderr).toContain("client_invalid");
@@ -172,12 +166,12 @@ describe("a person's session", () => {
   test("is refreshed by itself, once, however many commands want it at the same time", async () => {
     const { person, machine, refreshToken } = await signedIn();
     const before = refreshToken();
-    age(machine.profiles);
+    endTokens(machine.profiles);
     const runs = await Promise.all(Array.from({ length: 4 }, () => machine.run(["accounts", "show", person.login])));
     expect(runs.map(({ code }) => code)).toEqual([0, 0, 0, 0]);
     const after = refreshToken();
     expect(after).not.toBe(before);
-    age(machine.profiles);
+    endTokens(machine.profiles);
     expect(await machine.run(["whoami"])).toMatchObject({ code: 0 });
     expect((await edge.account(person.sub)).sessions).toHaveLength(1);
   });
@@ -200,7 +194,7 @@ describe("a person's session", () => {
     const { code, stderr } = await machine.run(["whoami"]);
     expect(code).toBe(1);
     expect(stderr).toContain("keycard login");
-    age(machine.profiles);
+    endTokens(machine.profiles);
     const again = await machine.run(["whoami"]);
     expect(again.stderr).toContain(`The session of ${person.login} is over (session_revoked).`);
   });

@@ -1,6 +1,6 @@
 /** Somebody's machine: the real command as a process, with a home of its own, and at a real terminal where a test wants one. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
@@ -136,4 +136,9 @@ function watched(child: ChildProcess & { readonly stdin: NodeJS.WritableStream |
     end: () => void child.stdin?.end(),
     kill: (signal) => void child.kill(signal),
   };
+}
+
+/** As if every access token that is kept had ended. */
+export function endTokens(profiles: string): void {
+  writeFileSync(profiles, readFileSync(profiles, "utf8").replace(/"expires_at": \d+/g, '"expires_at": 1'));
 }

@@ -26,7 +26,7 @@ export type Plant =
   /** The edge's own answer, with other headers. */
   | { readonly change: (headers: IncomingHttpHeaders) => IncomingHttpHeaders };
 
-export interface Proxy {
+export interface Way {
   readonly url: string;
   readonly passed: readonly Passed[];
 }
@@ -34,7 +34,7 @@ export interface Proxy {
 /** @param plant asked for each request, with how many like it came before */
 export async function startProxy(
   plant: (request: Passed, before: number) => Plant | undefined = () => undefined,
-): Promise<Proxy> {
+): Promise<Way> {
   const passed: Passed[] = [];
   const server = createServer(async (incoming, outgoing) => {
     incoming.on("error", () => {});

@@ -1,4 +1,7 @@
-/** One stack of real processes for every test of the command line. Each test has people of its own on it. */
+/**
+ * One stack of real processes for the tests of the command line, each of which has people of its own on it. What touches everybody
+ * has a stack of its own.
+ */
 import { appendFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -25,7 +28,8 @@ declare module "vitest" {
 
 const HANDLERS = join(import.meta.dirname, "..", "..", "infra", "demo", "handlers.ts");
 
-export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+/** Starts one. Frozen nodes are awaited for 14 s before they count as gone. */
+export async function startOwnStack(): Promise<SharedStack & { stop(): Promise<void> }> {
   const dir = await mkdtemp(join(tmpdir(), "keycard-cli-"));
   const log = join(dir, "everything.log");
   const stack = await startStack({
@@ -34,10 +38,20 @@ export default async function setup(project: TestProject): Promise<() => Promise
     nodeSettings: { HANDLERS, LOG_LEVEL: "debug", LEASE_SECONDS: "10" },
     onLine: (process, line) => appendFileSync(log, `${process} ${line}\n`),
   });
-  const nodes = stack.nodes.map(({ name, url, pid }) => ({ name, url, pid }));
-  project.provide("stack", { edgeUrl: stack.edgeUrl, adminToken: stack.adminToken, nodes, log });
-  return async () => {
-    await stack.stop();
-    await rm(dir, { recursive: true, force: true });
+  return {
+    edgeUrl: stack.edgeUrl,
+    adminToken: stack.adminToken,
+    nodes: stack.nodes.map(({ name, url, pid }) => ({ name, url, pid })),
+    log,
+    async stop() {
+      await stack.stop();
+      await rm(dir, { recursive: true, force: true });
+    },
   };
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const { stop, ...stack } = await startOwnStack();
+  project.provide("stack", stack);
+  return stop;
 }

@@ -28,27 +28,6 @@ describe("at a terminal", () => {
     expect(stdout).toContain(`${ESCAPE}[?25h`);
   });
 
-  test("what is awaited is shown while it is, and Ctrl-C leaves it standing", async () => {
-    const person = await newPerson();
-    await present(person);
-    const frozen = stack.nodes[0];
-    process.kill(frozen?.pid ?? 0, "SIGSTOP");
-    try {
-      const terminal = newMachine(ADMIN).atTerminal(["revoke", "user", person.login, "-r", "x"]);
-      await terminal.shows(`… ${frozen?.name}  no word yet`);
-      await terminal.shows("Ctrl-C stops watching; the revocation stands");
-      await terminal.shows(/✓ node-2 {2}1 socket closed/);
-      terminal.type("\u0003");
-      expect((await terminal.exited).code).toBe(130);
-      const screen = terminal.screen().join("\n");
-      expect(screen).toContain("… Pending: decided, and not yet enforced in local.");
-      expect(screen).toContain("The revocation stands, whoever watches.");
-      expect(terminal.stdout).toContain(`${ESCAPE}[?25h`);
-    } finally {
-      process.kill(frozen?.pid ?? 0, "SIGCONT");
-    }
-  });
-
   test("everybody is thrown out only after how many that is was shown, and the word typed", async () => {
     const person = await newPerson({ tid: "terminal-tenant" });
     const { sockets } = await present(person);
