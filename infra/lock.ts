@@ -1,23 +1,31 @@
-/** One stack per state directory: a lock file that names its holder, and that a dead holder does not keep. */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+/** One at a time, as one stack per state directory: a lock file that names its holder, and that a dead holder does not keep. */
+import { linkSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 export interface Holder {
   readonly pid: number;
+  /** The page. */
   readonly url?: string;
+  readonly edgeUrl?: string;
 }
 
 export interface Lock {
   /** Tells others where we are to be found. */
-  announce(url: string): void;
+  announce(where: Pick<Holder, "url" | "edgeUrl">): void;
   release(): void;
 }
 
 const FILE = "running.json";
 
+/** Who runs in this directory, if anybody does. */
+export function holderOf(dir: string): Holder | undefined {
+  const holder = readHolder(join(dir, FILE));
+  return holder && isAlive(holder.pid) ? holder : undefined;
+}
+
 /** The lock, or who holds it. */
-export function takeLock(dir: string): { lock: Lock } | { holder: Holder } {
-  const path = join(dir, FILE);
+export function takeLock(dir: string, file = FILE): { lock: Lock } | { holder: Holder } {
+  const path = join(dir, file);
   for (;;) {
     if (create(path)) return { lock: lockOf(path) };
     const holder = readHolder(path);
@@ -28,18 +36,23 @@ export function takeLock(dir: string): { lock: Lock } | { holder: Holder } {
 
 function lockOf(path: string): Lock {
   return {
-    announce: (url) => writeFileSync(path, JSON.stringify({ pid: process.pid, url })),
+    announce: (where) => writeFileSync(path, JSON.stringify({ pid: process.pid, ...where })),
     release: () => rmSync(path, { force: true }),
   };
 }
 
+/** Whole from its first moment: one that is there and still empty would look like nobody's. */
 function create(path: string): boolean {
+  const draft = `${path}.${process.pid}`;
+  writeFileSync(draft, JSON.stringify({ pid: process.pid }), { mode: 0o600 });
   try {
-    writeFileSync(path, JSON.stringify({ pid: process.pid }), { flag: "wx", mode: 0o600 });
+    linkSync(draft, path);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
     throw error;
+  } finally {
+    rmSync(draft, { force: true });
   }
 }
 

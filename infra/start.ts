@@ -81,7 +81,7 @@ async function start(to: Terminal): Promise<void> {
   to.step(`accounts ${PEOPLE.map(({ login, tid }) => `${login} (${tid})`).join(", ")}`);
   demo.open(stack);
   to.step(`page on ${demo.url}`);
-  lock.announce(demo.url);
+  lock.announce({ url: demo.url, edgeUrl: stack.edgeUrl });
   greet(to, stack, demo.url);
 }
 
@@ -94,10 +94,8 @@ function greet(to: Terminal, { edgeUrl, redisUrl, nodes }: Stack, page: string):
   people  ${PEOPLE.map(({ login, password }) => `${login} / ${password}`).join("   ")}
   logs    .keycard/logs/
 
-  Throw somebody out of every node from here:
-    curl -X POST ${edgeUrl}/admin/revocations \\
-      -H "Authorization: Bearer $(cat .keycard/admin-token)" -H "Content-Type: application/json" \\
-      -d '{"target":{"kind":"user","login":"ada"},"reason":"from the terminal"}'
+  Throw somebody out of every node from here, and see that they are out:
+    npx keycard -p local revoke user ada --reason "from the terminal"
 
 Ready in ${to.seconds} s: open ${page}   (Ctrl-C stops everything; kill any process and it comes back)`);
 }

@@ -68,6 +68,17 @@ export default defineConfig({
       },
       {
         test: {
+          name: "deploy",
+          root: import.meta.dirname,
+          include: ["deploy/*.test.ts"],
+          testTimeout: 60 * SECOND,
+          hookTimeout: 120 * SECOND,
+          maxWorkers: 2,
+          sequence: { groupOrder: 5 },
+        },
+      },
+      {
+        test: {
           name: "chaos",
           root: import.meta.dirname,
           include: ["chaos/*.test.ts"],
@@ -75,6 +86,20 @@ export default defineConfig({
           testTimeout: 180 * SECOND,
           hookTimeout: 120 * SECOND,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          name: "cli",
+          root: import.meta.dirname,
+          include: ["cli/*.test.ts"],
+          globalSetup: ["cli/shared-stack.ts"],
+          // One stack for all of them: some freeze a node of it.
+          fileParallelism: false,
+          maxWorkers: 1,
+          testTimeout: 60 * SECOND,
+          hookTimeout: 120 * SECOND,
+          sequence: { groupOrder: 4 },
         },
       },
       {

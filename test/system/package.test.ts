@@ -17,7 +17,7 @@ import { connected, startCluster, type TestCluster, type TestNode } from "../sup
 const run = promisify(execFile);
 const ROOT = join(import.meta.dirname, "..", "..");
 /** What a stranger has besides: what the package asks for, and types to compile with. */
-const INSTALLED = ["jose", "socket.io", "ioredis", "socket.io-client", "@types/node"];
+const INSTALLED = ["jose", "zod", "socket.io", "ioredis", "socket.io-client", "@types/node"];
 
 const BODY = `
 const http = createServer();
@@ -156,10 +156,15 @@ describe("the package", () => {
   it("holds JavaScript, types, the protocol and nothing that is ours alone", () => {
     const paths = tarball.files.map(({ path }) => path);
     expect(paths).toEqual(
-      expect.arrayContaining(["dist/realtime/protect.js", "dist/realtime/protect.d.ts", "LICENSE"]),
+      expect.arrayContaining([
+        "dist/realtime/protect.js",
+        "dist/realtime/protect.d.ts",
+        "dist/infra/cli/main.js",
+        "LICENSE",
+      ]),
     );
     const others = paths.filter((path) => !/^dist\/[\w/-]+(\.js|\.d\.ts)$|^package\.json$|\.md$|^LICENSE$/.test(path));
-    expect(others).toEqual([]);
+    expect(others).toEqual(["infra/cli/keycard.js"]);
   });
 
   it("asks for what it imports, and for nothing else but what the app has anyway", async () => {
@@ -171,11 +176,19 @@ describe("the package", () => {
     );
     const imported = sources.flatMap((source) => [...source.matchAll(/^import .*? from "([^."][^"]*)"/gm)]);
     const named = new Set(imported.map(([, name = ""]) => name).filter((name) => !name.startsWith("node:")));
-    expect([...named].sort()).toEqual(["ioredis", "jose", "socket.io-client"]);
-    expect(Object.keys(manifest.dependencies)).toContain("jose");
+    expect([...named].sort()).toEqual(["ioredis", "jose", "socket.io-client", "zod"]);
+    expect(Object.keys(manifest.dependencies)).toEqual(expect.arrayContaining(["jose", "zod"]));
     expect(Object.keys(manifest.peerDependencies).sort()).toEqual(["ioredis", "socket.io", "socket.io-client"]);
     expect(manifest.private).toBe(true);
   });
+});
+
+it("the command line runs as it is installed", async () => {
+  const installed = join(dir, "node_modules", "keycard");
+  const { bin, version } = JSON.parse(await readFile(join(installed, "package.json"), "utf8"));
+  const keycard = (...args: string[]) => run(process.execPath, [join(installed, bin.keycard), ...args], { cwd: dir });
+  expect((await keycard("--version")).stdout).toBe(`${version}\n`);
+  expect((await keycard("help", "revoke", "user")).stdout).toContain("Throw a person out");
 });
 
 describe.each([["mjs"], ["cjs"]])("a stranger's server.%s", (kind) => {
