@@ -16,6 +16,7 @@ import { type AuditPage, canonicalJson, type Verification } from "../../edge/aud
 import { AUDIT_TYPES as SHOWN_TYPES } from "../../edge/console/audit-types.ts";
 import { ask } from "../../edge/outcome.ts";
 import { asClient } from "./clients.ts";
+import { until } from "./cluster.ts";
 import { ADMIN, call, login, newPerson, ok, PASSWORD, post, refusal, revoke } from "./edge.ts";
 
 const DAY_MS = 86_400_000;
@@ -54,7 +55,7 @@ async function records(query: string): Promise<AuditRecord[]> {
 
 /** Entries arrive after the answer. */
 async function recorded(type: AuditType, sub: string): Promise<AuditRecord> {
-  return await vi.waitFor(async () => {
+  return await until(async () => {
     const [record] = await records(`type=${type}&sub=${sub}`);
     if (record === undefined) throw new Error(`no ${type} of ${sub}`);
     return record;
@@ -249,7 +250,7 @@ test("a failed sign-in is recorded without the password, and without the login n
   const secret = `typed-in-the-wrong-field-${crypto.randomUUID()}`;
   const before = await ask(trail().verify(Number.MAX_SAFE_INTEGER));
   expect(await refusal(await post("/login", { login: secret, password: `pw-${secret}` }))).toBe("credentials_wrong");
-  const found = await vi.waitFor(async () => {
+  const found = await until(async () => {
     const list = await records(`type=sign_in_failed&after=${before.head.position}`);
     if (list.length === 0) throw new Error("not there yet");
     return list;
@@ -323,7 +324,7 @@ test("who is turned away from the admin calls is recorded, without the credentia
   const { head } = await ask(trail().verify(Number.MAX_SAFE_INTEGER));
   const flood = await Promise.all(Array.from({ length: 150 }, () => call("GET", path, undefined, headers)));
   expect(new Set(flood.map(({ status }) => status))).toEqual(new Set([401]));
-  const found = await vi.waitFor(async () => {
+  const found = await until(async () => {
     const list = await records(`type=admin_refused&after=${head.position}&limit=500`);
     if (list.length < 60) throw new Error(`${list.length} so far`);
     return list.filter(({ reason }) => reason?.includes(path));
