@@ -60,7 +60,7 @@ async function environment(): Promise<Record<string, string>> {
     const response = await fetch(here.edge + path, { method: "POST", headers: json, body: JSON.stringify(body) });
     return (await response.json()) as Record<string, string>;
   };
-  const asAdmin = { authorization: `Bearer ${admin}`, prefer: "wait=10" };
+  const asAdmin = { authorization: `Bearer ${admin}` };
   const target = { kind: "user", sub: "linus" };
   const { id = "" } = await post("/admin/revocations", { target, reason: "so that there is one" }, asAdmin);
   const { access_token = "" } = await post("/login", { login: "linus", password: "correct-horse-linus" });
