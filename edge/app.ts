@@ -33,6 +33,7 @@ import {
 import { followRevocations } from "./routes/feed.ts";
 import { revokeGlobally } from "./routes/global-token-revocation.ts";
 import { listKeys, rotateKeys } from "./routes/keys.ts";
+import { showLatency } from "./routes/latency.ts";
 import { endSession, healthz, jwks, listSessions, login, logout, refresh } from "./routes/login.ts";
 import { authorizationServer } from "./routes/metadata.ts";
 import { showMetrics } from "./routes/metrics.ts";
@@ -85,6 +86,7 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/admin/clients", { POST: createClient }],
   ["/admin/clients/:client_id", { GET: showClient, PATCH: changeClient, DELETE: deleteClient }],
   ["/admin/status", { GET: showStatus }],
+  ["/admin/latency", { GET: showLatency }],
   ["/admin/me", { GET: showMyself }],
   ["/admin/audit", { GET: readAudit }],
   ["/admin/audit/verify", { GET: verifyAudit }],

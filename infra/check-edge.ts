@@ -1,5 +1,5 @@
 /**
- * Whether the Worker could be deployed, and what it weighs: built with `wrangler deploy --dry-run`, its bundle compared with a
+ * Whether the Worker could be deployed, and what it weighs: built with `wrangler deploy --dry-run` for each environment, its bundle compared with a
  * budget, its start-up profiled in workerd. Nothing leaves this machine. `node infra/check-edge.ts`; status 1 says that it failed.
  */
 import { spawn } from "node:child_process";
@@ -16,6 +16,7 @@ const STARTUP_LIMIT_MS = 1_000;
 const TIMEOUT_MS = 120_000;
 
 const CONFIG = join(import.meta.dirname, "../edge/wrangler.jsonc");
+const ENVIRONMENTS = ["staging", "production"] as const;
 const WRANGLER = join(createRequire(import.meta.url).resolve("wrangler/package.json"), "..", "bin", "wrangler.js");
 
 const directory = await mkdtemp(join(tmpdir(), "keycard-check-"));
@@ -27,6 +28,12 @@ try {
 
 async function check(): Promise<boolean> {
   await wrangler("deploy", "--dry-run", "--config", CONFIG, "--outdir", directory);
+  // As it would be deployed, each with its own bindings and variables.
+  await Promise.all(
+    ENVIRONMENTS.map((name) =>
+      wrangler("deploy", "--dry-run", "--config", CONFIG, "--env", name, "--outdir", join(directory, name)),
+    ),
+  );
   const bundle = await readFile(join(directory, "worker.js"));
   const gzipped = gzipSync(bundle).byteLength;
   await wrangler("deploy", "--dry-run", "--config", CONFIG, "--outfile", join(directory, "worker.bundle"));

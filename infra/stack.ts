@@ -53,8 +53,8 @@ export interface Stack {
   startNode(): Promise<StackNode>;
   /** "edge", "redis" or a node's name; SIGKILL by default. Resolves when it is gone. */
   kill(part: string, signal?: NodeJS.Signals): Promise<void>;
-  /** Same port, same state. Resolves when it is ready. */
-  restart(part: string): Promise<void>;
+  /** Same port, same state, and from now on with these settings changed. Resolves when it is ready. */
+  restart(part: string, changes?: Readonly<Record<string, string>>): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -83,6 +83,8 @@ class Construction {
   readonly #secrets: Secrets;
   readonly #bundle: Promise<void>;
   readonly #parts = new Map<string, Part>();
+  /** What each part that has settings is started with, the next time too. */
+  readonly #settings = new Map<string, Record<string, string>>();
   readonly #reserved: ReservedPort[] = [];
   readonly #nodes: StackNode[] = [];
   #edgeUrl = "";
@@ -131,7 +133,10 @@ class Construction {
       },
       startNode: async () => this.#startNode(`node-${this.#nodes.length + 1}`, await this.#reserve()),
       kill: (part, signal) => this.#part(part).kill(signal),
-      restart: (part) => this.#part(part).restart(),
+      restart: (part, changes = {}) => {
+        Object.assign(this.#settings.get(part) ?? {}, changes);
+        return this.#part(part).restart();
+      },
       stop: () => this.stop(),
     };
   }
@@ -179,6 +184,7 @@ class Construction {
       ADMIN_TOKEN: this.#secrets.adminToken,
       ...edgeSettings,
     };
+    this.#settings.set("edge", settings);
     await reserved.release();
     const edge = await startEdge({
       bundleDir: bundleDir(this.#options),
@@ -201,6 +207,7 @@ class Construction {
       ALLOWED_ORIGINS: (this.#options.allowedOrigins ?? []).join(","),
       ...this.#options.nodeSettings,
     };
+    this.#settings.set(name, settings);
     await reserved.release();
     const part = await startNodeProcess({ name, port: reserved.port, settings, ...this.#reports(name) });
     this.#parts.set(name, part);

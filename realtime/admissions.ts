@@ -12,7 +12,14 @@ import { Refusal } from "#contract/refusal";
 import { hits, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
 import { RevocationIndex } from "#contract/revocation-index";
 import type { LogWay } from "./log.ts";
-import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, SocketIndex } from "./sockets.ts";
+import {
+  type Admission,
+  closeForRefresh,
+  disconnectAll,
+  type ProtectedSocket,
+  SocketIndex,
+  sayFarewell,
+} from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
 
 /** By which way an event came in first: pushed by the edge, by the bell or the stream in Redis, or by the edge's feed. */
@@ -229,10 +236,7 @@ export class Admissions {
     this.#closing.abort();
     this.#expiring.stop();
     this.#expired.stop();
-    await closeForRefresh(
-      this.#all(() => true),
-      "unavailable",
-    );
+    await sayFarewell(this.#all(() => true));
   }
 
   #enter(admission: Admission): void {

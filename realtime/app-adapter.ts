@@ -1,5 +1,5 @@
 /**
- * The Socket.IO adapter, which carries the app's own messages between nodes, and only those. While Redis is away a message
+ * The Socket.IO adapter, which carries the app's own messages between nodes, and only those, sealed with the cluster's secret. While Redis is away a message
  * reaches this node's sockets and is not queued, so that it neither comes late nor fills the memory.
  *
  * In a cluster every classic message goes to every server; so there each room has a channel of its own on one of them.
@@ -7,8 +7,10 @@
 import { createAdapter, createShardedAdapter } from "@socket.io/redis-adapter";
 import type { Cluster, Redis } from "ioredis";
 import type { ServerOptions } from "socket.io";
+import type { ClusterSecrets } from "#contract/cluster";
 import { keepTrying, surviveErrors } from "./connection.ts";
 import { isCluster, type RedisClient } from "./redis.ts";
+import { openHeard, sealPublished } from "./sealed-messages.ts";
 import { Trouble, type TroubleListener } from "./trouble.ts";
 
 export interface AppAdapter {
@@ -30,6 +32,10 @@ const UNAWAITED = [
 export interface AppAdapterOptions extends TroubleListener {
   /** Every attempt to connect, for whoever counts them. */
   onAttempt?(outcome: "made" | "lost"): void;
+  /** What the nodes share; undefined where others than nodes speak on the adapter's channels, and anybody who can write there. */
+  readonly secrets: ClusterSecrets | undefined;
+  /** A message was dropped that no node sealed. */
+  onForged(): void;
 }
 
 /** @param client not used itself */
@@ -40,6 +46,10 @@ export async function createAppAdapter(client: RedisClient, options: AppAdapterO
   const tell = (trouble: Trouble, err: unknown) => void (HEARSAY.test(String(err)) || trouble.failed(err));
   const pair = isCluster(client) ? clusterPair(client) : serverPair(client);
   const [pub, sub] = pair;
+  if (options.secrets !== undefined) {
+    sealPublished(pub, options.secrets);
+    openHeard(sub, options.secrets, options.onForged);
+  }
   const farewells: (() => void)[] = [];
   for (const each of pair) {
     surviveErrors(each);

@@ -8,6 +8,8 @@ import { type ClusterSecrets, MIN_CLUSTER_SECRET } from "#contract/cluster";
 /** Stands in REDIS_URL where a host would, when others are named beside it. */
 const NO_HOST = "_";
 const TLS_FILES = ["REDIS_CA", "REDIS_CERT", "REDIS_KEY"] as const;
+/** What may be given as the path of a file as well, under this name and `_FILE`: an environment is shown by many tools. */
+const SECRETS = ["CLUSTER_SECRET", "REDIS_URL", "REDIS_SENTINEL_PASSWORD"] as const;
 
 const list = z
   .string()
@@ -32,6 +34,7 @@ const addresses = list.pipe(
 );
 
 const redisUrl = z.url({ protocol: /^rediss?$/ }).refine((text) => {
+  if (!URL.canParse(text)) return true; // said already
   const { pathname, username, password } = new URL(text);
   return /^\/?\d{0,3}$/.test(pathname) && [username, password].every(isPercentEncoded);
 }, "its path must be the number of a database, its user and password percent-encoded");
@@ -115,6 +118,8 @@ const environment = z.object({
   QUERY_TOKEN: z.enum(["on", "off"]).default("off"),
   /** Proxies whose `X-Forwarded-For` is believed: addresses and networks, separated by commas. */
   TRUSTED_PROXIES: list.pipe(z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()]))),
+  /** Off where others than nodes speak on the adapter's channels, as `@socket.io/redis-emitter` does: then so can whoever writes to Redis. */
+  SEALED_ADAPTER: z.enum(["on", "off"]).default("on"),
   /** How long open sockets are given to go elsewhere when the node stops. */
   DRAIN_SECONDS: seconds(10),
 });
@@ -122,12 +127,30 @@ const environment = z.object({
 export type Config = Readonly<z.infer<typeof environment>>;
 
 /** @throws {Error} one line for each setting that is wrong; values are not repeated, they may be secret */
-export function readConfig(env: NodeJS.ProcessEnv): Config {
+export function readConfig(environ: NodeJS.ProcessEnv): Config {
+  const { env, unread } = withSecretFiles(environ);
   const parsed = environment.safeParse(env);
   const wrong = parsed.error?.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`) ?? [];
-  const problems = [...wrong, ...conflictsIn(env)];
+  const problems = [...unread, ...wrong, ...conflictsIn(env)];
   if (parsed.success && problems.length === 0) return Object.freeze(parsed.data);
   throw new Error(`These settings are missing or wrong:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
+}
+
+/** The environment with what stands in files, and what is wrong with those. */
+function withSecretFiles(environ: NodeJS.ProcessEnv): { readonly env: NodeJS.ProcessEnv; readonly unread: string[] } {
+  const env = { ...environ };
+  const unread: string[] = [];
+  for (const name of SECRETS) {
+    const path = environ[`${name}_FILE`];
+    if (path === undefined) continue;
+    if (environ[name] !== undefined) unread.push(`${name}_FILE: not together with ${name}`);
+    try {
+      env[name] = readFileSync(path, "utf8").trim();
+    } catch {
+      unread.push(`${name}_FILE: must be the path of a file that can be read`);
+    }
+  }
+  return { env, unread };
 }
 
 /** What no setting says alone: whether it goes with the others. */

@@ -19,6 +19,8 @@ const PAGE = 500;
 const RETRY_MS = 250;
 /** How long replicas are waited for. */
 const DURABLE_WITHIN_MS = 1_000;
+const FAREWELL_TRIES = 5;
+const FAREWELL_RETRY_MS = 100;
 /** Bell entries remembered before the stream is read that far; forgetting one only means judging it twice. */
 const AHEAD_LIMIT = 10_000;
 
@@ -131,6 +133,13 @@ export function createLog(options: LogOptions): Log {
   const ahead = new Map<string, string>();
   /** Entries that could not be judged yet. */
   const unsettled = new Map<string, string>();
+
+  function isWritten(beat: string): Promise<boolean> {
+    return links.commands.hset(LEASES, memberKey(self), beat).then(
+      () => true,
+      () => false,
+    );
+  }
 
   async function take(entry: string, set: string, way: LogWay): Promise<void> {
     try {
@@ -256,8 +265,10 @@ export function createLog(options: LogOptions): Log {
       wake?.();
       await beating;
       const farewell = await heartbeat({ ...self, leaseMs: 0 }, ++count, options.cluster, options.secrets);
-      // With Redis away the lease ends by itself.
-      await links.commands.hset(LEASES, memberKey(self), farewell).catch(() => undefined);
+      // With Redis away the lease ends by itself. With the link just coming back, a moment spares receipts that wait.
+      for (let left = FAREWELL_TRIES; left > 0 && !(await isWritten(farewell)); left--) {
+        await new Promise((resolve) => setTimeout(resolve, FAREWELL_RETRY_MS));
+      }
       links.disconnect();
     },
   };

@@ -10,11 +10,17 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { randomUUID } from "node:crypto";
 import { EventEmitter } from "node:events";
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Namespace, Server } from "socket.io";
 import { TICKET_LIFETIME, type VerifiedClaims } from "#contract/access-token";
 import { type ClusterSecrets, MIN_CLUSTER_SECRET } from "#contract/cluster";
-import { Refusal, type RefusalCode, toRefusal, unauthorizedErrorData } from "#contract/refusal";
+import {
+  Refusal,
+  type RefusalCode,
+  toRefusal,
+  type UnauthorizedErrorData,
+  unauthorizedErrorData,
+} from "#contract/refusal";
 import type { RevocationEvent } from "#contract/revocation";
 import { Admissions, demandSameSession, type Way } from "./admissions.ts";
 import { createControl } from "./control.ts";
@@ -32,10 +38,12 @@ import {
   disconnect,
   type ProtectedSocket,
   type SessionData,
+  sendAway,
   silenceWhen,
   trackTransport,
   withLastWord,
 } from "./sockets.ts";
+import { refuseTransport } from "./transport-refusal.ts";
 import type { Ended, TroubleListener } from "./trouble.ts";
 import { createVerifier, type TrustedIssuer } from "./verifier.ts";
 
@@ -297,7 +305,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
   }
 
   /** The one place of realtime where a refusal becomes an answer to a client that is not let in. */
-  function connectError(socket: ProtectedSocket, thrown: unknown): Error {
+  function connectError(socket: ProtectedSocket, thrown: unknown): Error & { readonly data: UnauthorizedErrorData } {
     const refusal = refused(socket, thrown);
     return Object.assign(new Error(refusal.message), { data: unauthorizedErrorData(refusal) });
   }
@@ -318,8 +326,18 @@ export function protect(io: Server, options: ProtectOptions): Door {
       events.emit("admitted", { ...about(socket), sub, sid, tookMs: judged.tookMs });
     } catch (thrown) {
       turnedAway.add(socket);
-      disconnect(socket, refused(socket, thrown).code);
+      const { code } = refused(socket, thrown);
+      if (mustTryAgain(socket, code)) sendAway(socket.conn);
+      else disconnect(socket, code);
     }
+  }
+
+  /**
+   * Whether a client is refused for a moment, and has nothing else on its transport. A stock client takes a refusal for the last word, but comes
+   * back by itself, perhaps elsewhere, when it loses its connection.
+   */
+  function mustTryAgain({ conn }: ProtectedSocket, code: RefusalCode): boolean {
+    return code === "unavailable" && admittedOn(conn).size === 0;
   }
 
   /** Every packet passes here before any handler: two comparisons for an admitted socket. */
@@ -429,7 +447,11 @@ export function protect(io: Server, options: ProtectOptions): Door {
     nsp.use((socket, next) => {
       admit(socket).then(
         () => next(),
-        (thrown: unknown) => next(connectError(socket, thrown)),
+        (thrown: unknown) => {
+          const error = connectError(socket, thrown);
+          if (mustTryAgain(socket, error.data.code)) sendAway(socket.conn);
+          next(error);
+        },
       );
     });
     const inside = nsp as unknown as Inside;
@@ -493,13 +515,17 @@ export function protect(io: Server, options: ProtectOptions): Door {
   }
 
   /** Every HTTP request of the transports passes here, upgrades included. */
-  function watchRequest(request: IncomingMessage, _response: unknown, next: (error?: Error) => void): void {
+  function watchRequest(request: IncomingMessage, response: ServerResponse, next: (error?: Error) => void): void {
     // The last one, as Engine.IO reads it.
     const id = new URLSearchParams(request.url?.split("?")[1]).getAll("sid").at(-1) ?? "";
     const judged = id === "" ? Promise.resolve().then(() => mayOpen(request)) : sameHolder(request, id);
     judged.then(
       () => next(),
-      (thrown: unknown) => next(new Error(toRefusal(thrown).code)),
+      (thrown: unknown) => {
+        const refusal = toRefusal(thrown);
+        refuseTransport(request, response, refusal);
+        next(new Error(refusal.code));
+      },
     );
   }
 

@@ -1,4 +1,5 @@
 /** A node: HTTP, Socket.IO with the Redis adapter, and the door. An app's own handlers are put on top. */
+import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer, type Server as HttpServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -24,6 +25,9 @@ export interface Node {
 
 /** A token of the largest size fits, and little else: this much is read from somebody whom nobody knows yet. */
 const MAX_PACKET_BYTES = 64 * 1024;
+const IDLE_SWEEP_MS = 50;
+/** Of chance in the id of a transport, which nobody must guess. */
+const SID_BYTES = 18;
 /** How long a connection may stay open without having been let in. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
@@ -38,6 +42,8 @@ export async function startNode(config: Config, log: NodeLog, handlers: Handlers
     onProblem: (message, err, times) => log.warn({ err, times }, message),
     onBack: (message, ended) => log.info(ended, message),
     onAttempt: (outcome) => metrics.connection("adapter", outcome),
+    secrets: config.SEALED_ADAPTER === "on" ? config.CLUSTER_SECRET : undefined,
+    onForged: () => door.events.emit("ignored", { detail: "a message of the adapter" }),
   });
   const http = createServer();
   const io = new Server(http, {
@@ -49,7 +55,7 @@ export async function startNode(config: Config, log: NodeLog, handlers: Handlers
     // CORS does not cover WebSocket, so the origin is judged here for both transports.
     allowRequest: (request, decide) => decide(null, isAllowedOrigin(config, request)),
   });
-  const door = protect(io, {
+  const door: Door = protect(io, {
     redis,
     issuers: [
       {
@@ -76,6 +82,8 @@ export async function startNode(config: Config, log: NodeLog, handlers: Handlers
     expiryLeadSeconds: config.EXPIRY_LEAD_SECONDS,
     limits: { trustedProxies: config.TRUSTED_PROXIES },
   });
+  // A proxy knows by it where each request of a transport belongs, without a cookie and without having seen the first one.
+  io.engine.generateId = () => `${door.node}.${randomBytes(SID_BYTES).toString("base64url")}`;
   logEvents(log, door);
   metrics.watch(door, io);
   const isScrapedHere = config.METRICS_PORT === undefined;
@@ -99,7 +107,11 @@ export async function startNode(config: Config, log: NodeLog, handlers: Handlers
     async stop() {
       door.drain();
       await door.close();
-      await io.close();
+      const closed = io.close();
+      // Connections that were busy when it began, and that a proxy would now keep for later.
+      const sweep = setInterval(() => http.closeIdleConnections(), IDLE_SWEEP_MS);
+      await closed;
+      clearInterval(sweep);
       messages.disconnect();
       redis.disconnect();
       // The last: that a node is draining shows there.

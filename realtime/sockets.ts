@@ -44,6 +44,8 @@ const RETURNS_PER_SECOND = 100;
 const LONGEST_DELAY_SECONDS = 120;
 /** A transport that does not drain is cut off after this long. */
 const DRAIN_LIMIT_MS = 1_000;
+/** The same when nobody's rights are at stake: whoever polls over a slow line is to hear what was said until the end, and why it is the end. */
+const FAREWELL_LIMIT_MS = 3_000;
 
 /** Admitted sockets of one issuer by everything that a revocation can name. */
 export class SocketIndex {
@@ -128,6 +130,26 @@ export function closeForRefresh(admissions: ReadonlySet<Admission>, code: Refusa
   });
 }
 
+/**
+ * Sends sockets elsewhere because the node stops; until its turn comes each goes on. Resolves when they have heard all that was said to them, or
+ * do not listen.
+ */
+export async function sayFarewell(admissions: ReadonlySet<Admission>): Promise<void> {
+  const heard = [...admissions].filter(({ socket }) => socket.connected).map(gone);
+  const open = [...admissions].filter(({ ended }) => ended === undefined);
+  await inSlices(open, (admission) => {
+    admission.ended = "unavailable";
+    tell(admission.socket, "unavailable", jitteredDelay(open.length));
+    closeTransport(admission.socket, FAREWELL_LIMIT_MS);
+  });
+  await Promise.all(heard);
+}
+
+/** Closes a transport on which nobody is let in, so that a stock client tries again, elsewhere. */
+export function sendAway(conn: ProtectedSocket["conn"]): void {
+  closeTransport({ conn });
+}
+
 /** All are silenced at once; closing them yields to the loop. Resolves when none of them is open, whoever closed it. */
 async function endAll(
   admissions: ReadonlySet<Admission>,
@@ -138,10 +160,17 @@ async function endAll(
   // Somebody else is at it, and may not be done yet.
   const ending = [...admissions].filter(({ ended, socket }) => ended !== undefined && socket.connected).map(gone);
   for (const admission of open) admission.ended = code;
+  await inSlices(open, ({ socket }) => end(socket, code, jitteredDelay(open.length)));
+  await Promise.all(ending);
+  return open.length;
+}
+
+/** Gives the loop back between slices, so that those who stay are not stalled. */
+async function inSlices(admissions: readonly Admission[], end: (admission: Admission) => void): Promise<void> {
   let sliceStart = performance.now();
-  for (const { socket } of open) {
+  for (const admission of admissions) {
     try {
-      end(socket, code, jitteredDelay(open.length));
+      end(admission);
     } catch (error) {
       // A listener of the app's threw; everybody else has to go all the same.
       process.emitWarning(error instanceof Error ? error : String(error));
@@ -151,8 +180,6 @@ async function endAll(
       sliceStart = performance.now();
     }
   }
-  await Promise.all(ending);
-  return open.length;
 }
 
 function gone({ socket }: Admission): Promise<void> {
@@ -219,14 +246,14 @@ function namespaceOf(packet: string): string {
   return /^\d(?:\d+-)?(\/[^,]*),/.exec(packet)?.[1] ?? "/";
 }
 
-function closeTransport({ conn }: ProtectedSocket): void {
+function closeTransport({ conn }: Pick<ProtectedSocket, "conn">, limitMs = DRAIN_LIMIT_MS): void {
   // What a WebSocket transport writes to: it waits for the client's word before it closes the connection.
   const { socket: line } = conn.transport as unknown as { socket?: Line };
   conn.close();
   const cut = setTimeout(() => {
     conn.close(true);
     line?.terminate?.();
-  }, DRAIN_LIMIT_MS);
+  }, limitMs);
   (line ?? conn).once("close", () => clearTimeout(cut));
 }
 

@@ -227,9 +227,13 @@ function givenKeys(keys: JSONWebKeySet): KeySet {
 
 const FETCH_TIMEOUT_MS = 3_000;
 const MAX_KEY_SET_BYTES = 65_536;
-/** An unknown `kid` makes us ask the issuer, at most this often: garbage must not become a flood. */
-const COOLDOWN_MS = 30_000;
+/**
+ * An unknown `kid` makes us ask the issuer, at most this often: garbage must not become a flood. For so long, too, a stranger's garbage can keep us
+ * from learning the key that takes the place of one that was retired.
+ */
+const COOLDOWN_MS = 5_000;
 const LOG_COOLDOWN_MS = 1_000;
+const SETTLED_MS = 1_000;
 const RENEW_AFTER_MS = 5 * 60_000;
 /** How long keys are believed while the issuer cannot be reached. */
 const STALE_LIMIT_MS = 24 * 60 * 60_000;
@@ -280,8 +284,9 @@ function createKeySet(uri: URL, trouble: Trouble): KeySet {
         if (isFromLog && asking === undefined && askedAgo < LOG_COOLDOWN_MS) {
           await new Promise((resolve) => setTimeout(resolve, LOG_COOLDOWN_MS - askedAgo));
         } else if (!isFromLog && asking === undefined && askedAgo < COOLDOWN_MS) {
-          if (failed) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
-          throw error;
+          // It may be one that has just come: only what the issuer said a moment ago settles that there is none.
+          if (!failed && askedAgo < SETTLED_MS) throw error;
+          throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked again yet" });
         }
         if (!(await renew())) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
         return find(header, token);

@@ -23,12 +23,22 @@ import { hasTest } from "./support/named-test.ts";
 const MENTIONED: Readonly<Record<string, string>> = {
   "npm start": "test/system/docs.test.ts",
   "npm run check": ".ci/run",
+  "npm run deploy": "test/deploy/deploy.test.ts",
+  "wrangler deploy": "needs an account; infra/check-edge.ts runs it as a dry run",
+  "wrangler secret put": "needs an account; test/deploy/deploy.test.ts sees what it is told",
   "npm run story": "test/system/story.test.ts",
   "npm run story -- --json": "prints what story.test.ts holds to its word",
   "npm run chaos": "test/chaos/chaos.test.ts",
   "npm run chaos -- --seed N --minutes M": "test/chaos/chaos.test.ts",
   "npm run bench -- refresh": "measures for a minute, on a machine that has nothing else to do",
   "npm run bench -- revoke": "measures for a minute, on a machine that has nothing else to do",
+  "keycard help": "test/cli/help.test.ts",
+  "keycard status": "test/cli/commands.test.ts",
+  "keycard sessions LOGIN": "test/cli/commands.test.ts",
+  "keycard audit --follow": "test/cli/commands.test.ts",
+  "keycard audit verify": "test/cli/commands.test.ts",
+  "keycard receipts show <id>": "test/cli/revoke.test.ts",
+  "keycard keys retire": "test/cli/commands.test.ts",
   "npm pack": "test/system/package.test.ts",
   "node realtime/main.ts": "what infra/node.ts starts, in every test of the whole",
   "redis-cli --cluster fix": "needs a cluster that somebody left half way through a move",
@@ -87,7 +97,8 @@ describe("every command that stands in a sentence", () => {
 
   /** Without who runs it, and without its arguments: `chaos` of `npm run chaos -- --seed 1`. */
   function nameOf(command: string): string {
-    return command.replace(/^(npm run|npm|npx|node) /, "").split(" -- ")[0] ?? "";
+    const [, keycards] = /^keycard (\S+)/.exec(command) ?? [];
+    return keycards ?? command.replace(/^(npm run|npm|npx|node) /, "").split(" -- ")[0] ?? "";
   }
 
   test("and nothing is excused that no document says any more", () => {

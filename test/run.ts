@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { obtainChromium } from "../infra/browser.ts";
 import { obtainOpenssl } from "../infra/certificates.ts";
+import { obtainHaproxy } from "../infra/haproxy.ts";
 import { obtainRedisServer } from "../infra/redis.ts";
 import { type Count, countResults } from "./support/test-count.ts";
 
@@ -37,6 +38,7 @@ async function obtainPrograms(): Promise<Record<string, string>> {
   const progress = (text: string) => console.log(text);
   const env: Record<string, string> = { REDIS_SERVER: await obtainRedisServer(progress) };
   await obtainOpenssl(progress);
+  await obtainHaproxy(progress);
   if (globSync("browser/*.test.ts", { cwd: import.meta.dirname }).length > 0) {
     env.CHROMIUM = await obtainChromium(progress);
   }

@@ -68,6 +68,17 @@ export default defineConfig({
       },
       {
         test: {
+          name: "deploy",
+          root: import.meta.dirname,
+          include: ["deploy/*.test.ts"],
+          testTimeout: 60 * SECOND,
+          hookTimeout: 120 * SECOND,
+          maxWorkers: 2,
+          sequence: { groupOrder: 5 },
+        },
+      },
+      {
+        test: {
           name: "chaos",
           root: import.meta.dirname,
           include: ["chaos/*.test.ts"],

@@ -158,6 +158,11 @@ export class AuditOutbox {
     return owing ? Date.now() + Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#failures) : undefined;
   }
 
+  /** How many there are to tell. */
+  owed(): number {
+    return this.#sql.exec<{ owed: number }>("SELECT COUNT(*) AS owed FROM audit_outbox").one().owed;
+  }
+
   async #tell(): Promise<void> {
     try {
       for (;;) {

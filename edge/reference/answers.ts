@@ -186,10 +186,25 @@ export const sockets = z.object({
     }),
   ),
 });
+export const latency = z.object({
+  since: milliseconds,
+  until: milliseconds,
+  step: z.int().describe("Seconds."),
+  buckets: z.array(
+    z.object({
+      at: milliseconds.describe("When it begins. Steps in which nothing was decided that is enforced are left out."),
+      count: z.int(),
+      expired: z.int().describe("Of these, enforced only because no token was alive any more."),
+      p50: z.int().describe("Milliseconds, at most 9 % too much; as the next."),
+      p90: z.int(),
+      max: z.int().describe("Milliseconds."),
+    }),
+  ),
+});
 export const status = z.object({
   at: milliseconds,
   version: text,
-  log: z.object({ head: z.int(), open: z.int() }),
+  log: z.object({ head: z.int(), open: z.int(), oldest_open_at: milliseconds.optional() }),
   clusters: z.array(
     z.object({
       cluster: text,

@@ -19,6 +19,7 @@ import { PUSH, pollBody, streamBody, streamQuery, streamsQuery, verificationBody
 import { feedQuery } from "../routes/feed.ts";
 import { globalRevocationBody } from "../routes/global-token-revocation.ts";
 import { rotationBody } from "../routes/keys.ts";
+import { latencyQuery } from "../routes/latency.ts";
 import { loginBody, logoutBody, refreshBody } from "../routes/login.ts";
 import { introspectForm, revokeForm, tokenForm } from "../routes/oauth.ts";
 import { receiptsQuery } from "../routes/receipt-list.ts";
@@ -309,6 +310,15 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
       summary: "How the log, every cluster and every node is, as of now.",
     },
     answers: { 200: answers.status },
+  },
+  "GET /admin/latency": {
+    ...{
+      tag: "Revocations",
+      access: "revocations:read",
+      summary: "How soon revocations were enforced, over time: from the decision to the last node of the last cluster.",
+    },
+    query: latencyQuery,
+    answers: { 200: answers.latency },
   },
   "GET /admin/me": {
     ...{ tag: "Administration", access: "administrator", summary: "Whose credential this is, and what it may do." },

@@ -6,6 +6,7 @@ import type { RevocationEvent } from "#contract/revocation";
 import type { MetricFamily } from "../exposition.ts";
 import { logEvent, logFailure } from "../log.ts";
 import { Counters, type Labels } from "./counters.ts";
+import { Latencies } from "./latencies.ts";
 import type { Enforcement } from "./receipt.ts";
 
 /** A revocation as far as it is told. */
@@ -23,9 +24,11 @@ const REVOCATION_SECONDS = "keycard_edge_revocation_seconds";
 
 export class Chronicle {
   readonly #counters: Counters;
+  readonly latencies: Latencies;
 
   constructor(sql: SqlStorage) {
     this.#counters = new Counters(sql);
+    this.latencies = new Latencies(sql);
   }
 
   decided(event: Told & Pick<RevocationEvent, "targets" | "code">): void {
@@ -68,9 +71,10 @@ export class Chronicle {
     if (closed > 0) this.#counters.add(CLOSED, { cluster }, closed);
   }
 
-  /** By every cluster. */
-  enforced(event: Told, now: number): void {
+  /** By every cluster; `expired` where only because no token was alive any more. */
+  enforced(event: Told, now: number, expired: boolean): void {
     const afterMs = now - event.decided_at;
+    this.latencies.add(event.decided_at, now, expired);
     logEvent("revocation enforced", { ...named(event), afterMs });
     this.#counters.observe(REVOCATION_SECONDS, afterMs);
   }

@@ -124,7 +124,7 @@ export class Cluster {
     for (const [index, endpoint] of this.#inTurn()) {
       const url = `${endpoint}/receipts?wait=${Math.floor(waitMs)}`;
       const result = await exchange(url, request, waitMs + TIMEOUT_MS / 2, MAX_ANSWERS_BYTES);
-      const receipts = await judged(result, (text) =>
+      const receipts = await judged(result, "receipts", (text) =>
         verifyReceipts(text, { cluster: this.id, issuer, nonce }, this.#secrets),
       );
       if (typeof receipts !== "string") {
@@ -154,7 +154,7 @@ export class Cluster {
     for (const [index, origin] of this.#inTurn()) {
       if (Date.now() > until) break;
       const result = await exchange(`${origin}/nodes`, request, NODES_TIMEOUT_MS, MAX_ANSWERS_BYTES);
-      const said = await judged(result, (text) =>
+      const said = await judged(result, "answers", (text) =>
         verifyNodeAnswers(text, question, { cluster: this.id, issuer, nonce }, this.#secrets),
       );
       const reachable = result.status !== 0;
@@ -185,13 +185,17 @@ export class Cluster {
 }
 
 /** @returns what the cluster says, or what went wrong */
-async function judged<T extends object>(result: Exchange, verify: (text: string) => Promise<T>): Promise<T | string> {
+async function judged<T extends object>(
+  result: Exchange,
+  what: string,
+  verify: (text: string) => Promise<T>,
+): Promise<T | string> {
   if (result.status !== 200 || result.body === undefined) return failure(result);
   try {
     return await verify(new TextDecoder().decode(result.body));
   } catch (error) {
     const { code, detail } = toRefusal(error);
-    return `the answer is not good: ${detail ?? code}`;
+    return `the ${what} are not good: ${detail ?? code}`;
   }
 }
 

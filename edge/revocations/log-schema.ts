@@ -8,6 +8,7 @@ import { EVENT_STREAMS_SCHEMA } from "./event-streams.ts";
 import { LIVING_EVENTS_SCHEMA } from "./event-table.ts";
 import { FEED_LEASES_SCHEMA } from "./feed-leases.ts";
 import { IDEMPOTENCY_SCHEMA } from "./idempotency-keys.ts";
+import { LATENCIES_SCHEMA } from "./latencies.ts";
 import { RECEIPT_LIST_SCHEMA } from "./receipt-list.ts";
 import { RECEIPTS_SCHEMA } from "./receipts.ts";
 
@@ -49,4 +50,5 @@ export const REVOCATION_LOG_SCHEMA = [
   STAMP_SCHEMA,
   RECEIPT_LIST_SCHEMA,
   COUNTERS_SCHEMA,
+  LATENCIES_SCHEMA,
 ];

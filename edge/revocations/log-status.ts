@@ -1,4 +1,7 @@
-/** How the log stands with each cluster, for operators. Counted to a bound: the log has better things to do than to count a backlog. */
+/**
+ * How the log stands at this moment, for operators and for a scrape. Every look is along an index and bounded: who asks every few seconds
+ * must not hold up the one object that decides for the whole edge. What is counted stops at a bound; ages do not.
+ */
 import type { EventTable } from "./event-table.ts";
 
 /** Where the log stands with one cluster. Times in milliseconds since the epoch. */
@@ -20,12 +23,14 @@ export interface ClusterStanding {
 export interface LogStatus {
   /** The last number that was given. */
   readonly head: number;
-  /** Receipts that are not over. */
+  /** Receipts that are not enforced. */
   readonly open: number;
+  /** When the oldest of them was decided. */
+  readonly oldest_open_at?: number;
   readonly clusters: readonly ClusterStanding[];
 }
 
-/** No further is counted. */
+/** Events or receipts that one count looks at. */
 export const MAX_COUNTED = 10_000;
 /** The deliveries of a cluster among which the last one is looked for. */
 const RECENT = 100;
@@ -39,36 +44,48 @@ export class LogStanding {
     this.#events = events;
   }
 
-  /** @param now milliseconds since the epoch */
-  read(clusters: readonly string[], now: number): LogStatus {
+  /** @param through of each cluster, up to where everything is delivered; `now` in milliseconds */
+  read(through: ReadonlyMap<string, number>, now: number): LogStatus {
+    const oldest = "SELECT decided_at FROM open_receipts WHERE enforced_at IS NULL ORDER BY decided_at LIMIT 1";
+    const [open] = this.#rows<{ decided_at: number }>(oldest);
     return {
       head: this.#events.head(),
-      open: this.#count("SELECT 1 FROM open_receipts WHERE enforced_at IS NULL"),
-      clusters: clusters.map((cluster) => this.#of(cluster, now)),
+      open: this.#count(`SELECT 1 FROM open_receipts WHERE enforced_at IS NULL LIMIT ${MAX_COUNTED}`),
+      ...(open === undefined ? {} : { oldest_open_at: open.decided_at }),
+      clusters: [...through].map(([cluster, seq]) => this.#of(cluster, seq, now)),
     };
   }
 
-  #of(cluster: string, now: number): ClusterStanding {
-    const undelivered = `FROM events e LEFT JOIN deliveries d ON d.cluster = ?1 AND d.seq = e.seq
-      WHERE e.seq > COALESCE((SELECT seq FROM cursors WHERE cluster = ?1), 0) AND d.delivered_at IS NULL`;
-    const query = `SELECT e.decided_at, d.last_error ${undelivered} ORDER BY e.seq LIMIT 1`;
-    const [oldest] = this.#rows<{ decided_at: number; last_error: string | null }>(query, cluster);
+  #of(cluster: string, through: number, now: number): ClusterStanding {
     const last = this.#lastDelivery(cluster);
     return {
       cluster,
-      undelivered: this.#count(`SELECT 1 ${undelivered}`, cluster),
-      ...(oldest === undefined ? {} : { oldest_undelivered_at: oldest.decided_at }),
+      ...this.#undelivered(cluster, through),
       ...(last === undefined ? {} : { last_delivered_at: last }),
-      ...(oldest?.last_error == null ? {} : { last_error: oldest.last_error }),
       open_receipts: this.#count(
-        `SELECT 1 FROM open_receipts o LEFT JOIN deliveries d ON d.cluster = ?1 AND d.seq = o.seq
-         WHERE o.enforced_at IS NULL AND d.enforced_at IS NULL`,
+        `SELECT d.enforced_at FROM open_receipts o LEFT JOIN deliveries d ON d.cluster = ? AND d.seq = o.seq
+         WHERE o.enforced_at IS NULL LIMIT ${MAX_COUNTED}`,
+        "enforced_at IS NULL",
         cluster,
       ),
       by_feed: this.#rows<{ node: string }>(
-        "SELECT DISTINCT node FROM feed_leases WHERE cluster = ? AND until > ?",
+        "SELECT DISTINCT node FROM feed_leases WHERE cluster = ? AND until > ? ORDER BY node",
         ...[cluster, now],
       ).map(({ node }) => node),
+    };
+  }
+
+  #undelivered(cluster: string, through: number) {
+    const query = `SELECT e.seq, e.decided_at, d.delivered_at, d.last_error
+      FROM events e LEFT JOIN deliveries d ON d.cluster = ? AND d.seq = e.seq WHERE e.seq > ? ORDER BY e.seq`;
+    const [first] = this.#rows<{ decided_at: number; last_error: string | null }>(
+      `SELECT * FROM (${query} LIMIT ${MAX_COUNTED}) WHERE delivered_at IS NULL ORDER BY seq LIMIT 1`,
+      ...[cluster, through],
+    );
+    return {
+      undelivered: this.#count(`${query} LIMIT ${MAX_COUNTED}`, "delivered_at IS NULL", cluster, through),
+      ...(first === undefined ? {} : { oldest_undelivered_at: first.decided_at }),
+      ...(first?.last_error == null ? {} : { last_error: first.last_error }),
     };
   }
 
@@ -78,9 +95,10 @@ export class LogStanding {
     return this.#rows<{ at: number | null }>(query, cluster)[0]?.at ?? undefined;
   }
 
-  #count(query: string, ...values: SqlStorageValue[]): number {
-    const counted = `SELECT COUNT(*) AS count FROM (${query} LIMIT ${MAX_COUNTED})`;
-    return this.#rows<{ count: number }>(counted, ...values)[0]?.count ?? 0;
+  /** @param looked a query with a bound of its own */
+  #count(looked: string, which = "TRUE", ...values: SqlStorageValue[]): number {
+    const query = `SELECT COUNT(*) AS count FROM (${looked}) WHERE ${which}`;
+    return this.#rows<{ count: number }>(query, ...values)[0]?.count ?? 0;
   }
 
   #rows<T extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): T[] {

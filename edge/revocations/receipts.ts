@@ -234,10 +234,13 @@ export class Receipts {
       ...[cluster, seq, JSON.stringify(enforcement), now],
     );
     this.#chronicle.enforcedBy(cluster, event, enforcement, now);
-    const query = "SELECT cluster FROM deliveries WHERE seq = ? AND enforced_at IS NOT NULL AND cluster = ?";
-    if (!this.#clusters().every((each) => this.#rows(query, seq, each).length > 0)) return;
+    const query = `SELECT receipt ->> '$.expired' AS expired FROM deliveries
+      WHERE seq = ? AND enforced_at IS NOT NULL AND cluster = ?`;
+    const lines = this.#clusters().map((each) => this.#rows<{ expired: number | null }>(query, seq, each)[0]);
+    if (lines.includes(undefined)) return;
     this.#sql.exec("UPDATE open_receipts SET enforced_at = ? WHERE seq = ?", now, seq);
-    this.#chronicle.enforced(event, now);
+    const expired = lines.some((line) => line?.expired === 1);
+    this.#chronicle.enforced(event, now, expired);
   }
 
   /** Later each time, by a share of how late it is by then; but as soon as a lease ends that it waits for. */

@@ -27,7 +27,8 @@ import { type Decision, decidedBy, EventTable, type RevocationDraft } from "./ev
 import { Feed } from "./feed.ts";
 import { FeedLeases } from "./feed-leases.ts";
 import { type Claim, IdempotencyKeys } from "./idempotency-keys.ts";
-import { LogGauges } from "./log-gauges.ts";
+import type { LatencyBucket, LatencyQuery } from "./latencies.ts";
+import { logGauges } from "./log-gauges.ts";
 import { REVOCATION_LOG_SCHEMA } from "./log-schema.ts";
 import { LogStanding, type LogStatus } from "./log-status.ts";
 import { isFinal, type Receipt, summaryOf } from "./receipt.ts";
@@ -91,7 +92,6 @@ export class RevocationLog extends DurableObject<Env> {
   readonly #leases: FeedLeases;
   readonly #receipts: Receipts;
   readonly #chronicle: Chronicle;
-  readonly #gauges: LogGauges;
   readonly #list: ReceiptList;
   readonly #standing: LogStanding;
   readonly #feed: Feed;
@@ -116,7 +116,6 @@ export class RevocationLog extends DurableObject<Env> {
     this.#cutoffs = new CutoffTable(sql);
     this.#leases = new FeedLeases(sql);
     this.#chronicle = new Chronicle(sql);
-    this.#gauges = new LogGauges(sql, this.#events);
     this.#receipts = new Receipts(sql, this.#events, this.#leases, this.#chronicle, () => this.#clusterIds());
     this.#list = new ReceiptList(sql, this.#events, this.#receipts);
     this.#standing = new LogStanding(sql, this.#events);
@@ -290,7 +289,12 @@ export class RevocationLog extends DurableObject<Env> {
 
   /** How matters stand with every cluster. */
   status(): Promise<Outcome<LogStatus>> {
-    return answer(() => this.#standing.read(this.#clusterIds(), Date.now()));
+    return answer(() => this.#standing.read(this.#clusters.through(), Date.now()));
+  }
+
+  /** How soon revocations were enforced. */
+  latency(query: LatencyQuery): Promise<Outcome<readonly LatencyBucket[]>> {
+    return answer(() => this.#chronicle.latencies.read(query));
   }
 
   /** Receipts, the newest decision first. */
@@ -317,10 +321,11 @@ export class RevocationLog extends DurableObject<Env> {
 
   /** How the log stands, and what was counted since there is one. */
   metrics(): Promise<Outcome<readonly MetricFamily[]>> {
-    return answer(() => [
-      ...this.#gauges.families(this.#clusters.through(), Date.now()),
-      ...this.#chronicle.families(this.#clusterIds()),
-    ]);
+    return answer(() => {
+      const now = Date.now();
+      const gauges = logGauges(this.#standing.read(this.#clusters.through(), now), this.#audit.owed(), now);
+      return [...gauges, ...this.#chronicle.families(this.#clusterIds())];
+    });
   }
 
   /** The guarantee behind the pushes that are started at once. Never throws: the platform gives up after six retries. */
@@ -485,6 +490,7 @@ export class RevocationLog extends DurableObject<Env> {
     this.#deliveries.forget(upTo);
     this.#receipts.forget(upTo);
     this.#leases.forget(nowMs);
+    this.#chronicle.latencies.forget(nowMs - RECEIPT_DAYS * DAY_MS);
     this.#cutoffs.forget(Math.floor(nowMs / 1000) - readConfig(this.env).sessionMaxSeconds);
   }
 }

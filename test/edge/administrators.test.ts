@@ -73,6 +73,8 @@ test.for(KINDS)("who is bound to a tenant reaches that tenant and nothing else: 
   const everywhere = [
     await call("GET", "/admin/keys", undefined, headers),
     await call("GET", "/admin/status", undefined, headers),
+    await call("GET", "/admin/latency", undefined, headers),
+    await call("GET", "/metrics", undefined, headers),
     await post("/admin/keys/rotate", { reason: "x" }, headers),
     await call("GET", "/admin/audit/verify", undefined, headers),
     await post("/admin/clients", { name: "x", scopes: ["audit:read"], tid: "another" }, headers),

@@ -13,6 +13,7 @@ export const ADMIN_CALLS = [
   ["DELETE", "/admin/accounts/x", "accounts:write"],
   ["GET", "/admin/accounts/x/sockets", "sessions:read"],
   ["GET", "/admin/status", "revocations:read"],
+  ["GET", "/admin/latency", "revocations:read"],
   ["POST", "/admin/sessions", "sessions:write"],
   ["POST", "/admin/revocations", "revocations:write"],
   ["POST", "/admin/revocations/bulk", "revocations:write"],

@@ -75,6 +75,7 @@ test("a page has what came after, oldest first, as the clusters are told it", as
     "decided_at",
     "expires_at",
     "id",
+    "request",
     "seq",
     "targets",
   ]);

@@ -113,6 +113,7 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
   "PATCH /admin/clients/:client_id": async () => ({ ...(await aClient()), body: { disabled: true } }),
   "DELETE /admin/clients/:client_id": aClient,
   "GET /admin/status": async () => admin({}),
+  "GET /admin/latency": async () => admin({}),
   "GET /admin/me": async () => admin({}),
   "GET /admin/audit": async () => admin({ path: "/admin/audit?limit=5" }),
   "GET /admin/audit/verify": async () => admin({}),

@@ -125,3 +125,34 @@ describe("the secret of the cluster", () => {
     expect(problemsOf({ REDIS_URL: "redis://a", CLUSTER_SECRET: "" })).toHaveLength(1);
   });
 });
+
+describe("a secret in a file", () => {
+  const written = async (name: string, text: string) => {
+    const path = join(dir, name);
+    await writeFile(path, text);
+    return path;
+  };
+
+  it("is read without the line's end", async () => {
+    const secrets = { CLUSTER_SECRET_FILE: await written("cluster-secret", `${SECRET}\n`) };
+    const redis = { REDIS_URL_FILE: await written("redis-url", "redis://me:hunter2@redis:6379\n") };
+    const config = readConfig({ CLUSTER: "c", ISSUER: "https://edge.test", ...secrets, ...redis });
+    expect(config.CLUSTER_SECRET).toEqual([SECRET]);
+    expect(config.REDIS_URL).toBe("redis://me:hunter2@redis:6379");
+  });
+
+  it("is judged as any other, and not shown", async () => {
+    expect(problemsOf({ REDIS_URL_FILE: await written("wrong-url", "hunter2") })).toEqual(["REDIS_URL: Invalid URL"]);
+  });
+
+  it("cannot be missing, nor given twice", async () => {
+    const twice = await written("twice", SECRET);
+    expect(problemsOf({ REDIS_URL: "redis://redis", CLUSTER_SECRET_FILE: twice })).toEqual([
+      "CLUSTER_SECRET_FILE: not together with CLUSTER_SECRET",
+    ]);
+    expect(problemsOf({ REDIS_URL_FILE: join(dir, "absent") })).toEqual([
+      "REDIS_URL_FILE: must be the path of a file that can be read",
+      "REDIS_URL: missing, and so are REDIS_SENTINELS and REDIS_CLUSTER",
+    ]);
+  });
+});

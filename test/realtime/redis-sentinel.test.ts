@@ -67,20 +67,23 @@ describe("with sentinels", () => {
     const printed = vi.spyOn(console, "error").mockImplementation(() => undefined);
     const [dead] = set.sentinels;
     await dead?.kill("SIGKILL");
-    const node = await cluster.startNode();
-    await node.door.ready();
-    const lost = async () => {
-      const text = await (await fetch(`${node.url}/metrics`)).text();
-      return Number(/^keycard_redis_connections_total\{connection="sentinel",.*\} (\d+)$/m.exec(text)?.[1] ?? 0);
-    };
-    // The failover detectors of the log's two links and of the adapter's two.
-    await until("each link has looked for it", async () => (await lost()) >= 4);
-    const told = node.lines.filter((line) => line.includes("a sentinel cannot be reached"));
-    expect(told).toHaveLength(1);
-    expect(printed.mock.calls).toEqual([]);
-    printed.mockRestore();
-    await dead?.restart();
-    await node.stop();
+    try {
+      const node = await cluster.startNode();
+      await node.door.ready();
+      const lost = async () => {
+        const text = await (await fetch(`${node.url}/metrics`)).text();
+        const line = /^keycard_redis_connections_total\{connection="sentinel",outcome="lost".*\} (\d+)$/m;
+        return Number(line.exec(text)?.[1]);
+      };
+      // The failover detectors of the log's two links and of the adapter's two.
+      await until("each link has looked for it", async () => (await lost()) >= 4);
+      expect(node.lines.filter((line) => line.includes("a sentinel cannot be reached"))).toHaveLength(1);
+      expect(printed.mock.calls).toEqual([]);
+      await node.stop();
+    } finally {
+      printed.mockRestore();
+      await dead?.restart();
+    }
   });
 
   it("a revocation closes its sockets on every node", async () => {

@@ -328,18 +328,6 @@ describe("writing to Redis", () => {
     );
     redis.disconnect();
   });
-
-  it("speaks for the app by its adapter: it can disconnect, and revokes nobody", async () => {
-    const { token, clients } = await everywhere({ sid: "u_kicked.a" });
-    const redis = new Redis(cluster.redis.url);
-    // What `io.disconnectSockets()` of the classic adapter publishes.
-    const everybody = { uid: "mallory", type: 4, opts: { rooms: [], except: [] }, close: true };
-    await redis.publish("socket.io-request#/#", JSON.stringify(everybody));
-    await until("they are disconnected", () => clients.every((client) => !client.connected));
-    for (const client of clients) expect(client.history).toEqual(["connect", "disconnect:io server disconnect"]);
-    await connected(cluster.client(one(), token));
-    redis.disconnect();
-  });
 });
 
 describe("reading Redis", () => {

@@ -36,7 +36,7 @@ const HANDLERS = join(import.meta.dirname, "..", "..", "infra", "demo", "handler
 
 export async function startTestStack(
   edgeSettings: Record<string, string> = {},
-  options: Pick<StackOptions, "nodes" | "allowedOrigins"> = {},
+  options: Pick<StackOptions, "nodes" | "allowedOrigins" | "nodeSettings"> = {},
 ): Promise<TestStack> {
   const dir = await mkdtemp(join(tmpdir(), "keycard-test-"));
   const lines: string[] = [];
@@ -47,7 +47,7 @@ export async function startTestStack(
     ...options,
     dir,
     edgeSettings: { ACCESS_TOKEN_TTL_SECONDS: "3600", ...edgeSettings },
-    nodeSettings: { HANDLERS, LOG_LEVEL: "debug", LEASE_SECONDS: "3" },
+    nodeSettings: { HANDLERS, LOG_LEVEL: "debug", LEASE_SECONDS: "3", ...options.nodeSettings },
     onLine: (process, line) => lines.push(`${process} ${line}`),
     onExit: (process, { code, signal }) => deaths.push(`${process} (${signal ?? code})`),
   });
