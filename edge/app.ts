@@ -20,6 +20,7 @@ import { showMyself } from "./routes/administrator.ts";
 import { readAudit, recordRefusedAdministrators, verifyAudit } from "./routes/audit.ts";
 import { corsHeaders, PREFLIGHT_HEADERS } from "./routes/browser.ts";
 import { changeClient, createClient, deleteClient, showClient } from "./routes/client.ts";
+import { consoleFile, consolePage } from "./routes/console.ts";
 import { receiveEvent } from "./routes/event-receiver.ts";
 import {
   createStream,
@@ -73,6 +74,8 @@ export const ROUTES: readonly (readonly [path: string, methods: Partial<Record<M
   ["/ssf/events", { POST: receiveEvent }],
   ["/openapi.json", { GET: openApi }],
   ["/docs", { GET: docs }],
+  ["/console", { GET: consolePage }],
+  ["/console/:file", { GET: consoleFile }],
   ["/healthz", { GET: healthz }],
   ["/metrics", { GET: showMetrics }],
   ["/revocations", { GET: followRevocations }],

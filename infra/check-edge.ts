@@ -89,7 +89,8 @@ async function wrangler(...args: string[]): Promise<void> {
     NO_COLOR: "1",
     CI: "true",
   };
-  const child = spawn(process.execPath, [WRANGLER, ...args], { cwd: directory, env, timeout: TIMEOUT_MS });
+  // In the project: its build of the console is an npm script.
+  const child = spawn(process.execPath, [WRANGLER, ...args], { cwd: join(CONFIG, ".."), env, timeout: TIMEOUT_MS });
   let said = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text: string) => {

@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { unstable_getMiniflareWorkerOptions, unstable_readConfig } from "wrangler";
 
 const [configPath = "", outDir = ""] = process.argv.slice(2);
@@ -17,6 +17,8 @@ function bundle(config: string, directory: string): Promise<number> {
   const packageFile = createRequire(import.meta.url).resolve("wrangler/package.json");
   const cli = join(packageFile, "..", "bin", "wrangler.js");
   const wrangler = spawn(process.execPath, [cli, "deploy", "--dry-run", "--config", config, "--outdir", directory], {
+    // Where the configuration is: what it builds first is an npm script of its project.
+    cwd: dirname(config),
     stdio: ["ignore", "inherit", "inherit"],
     // The banner asks the npm registry for a newer version.
     env: { ...process.env, WRANGLER_SEND_METRICS: "false", WRANGLER_HIDE_BANNER: "true", NO_COLOR: "1" },

@@ -19,13 +19,22 @@ export async function keepSecrets(dir: string): Promise<Secrets> {
   };
 }
 
-async function keep(path: string): Promise<string> {
+/** The password of this state directory's administrator: to be read from a terminal and typed. */
+export function keepPassword(dir: string): Promise<string> {
+  return keep(join(dir, "console-password"), () =>
+    randomBytes(10)
+      .toString("hex")
+      .replace(/.{5}(?=.)/g, "$&-"),
+  );
+}
+
+async function keep(path: string, make = () => randomBytes(32).toString("base64url")): Promise<string> {
   try {
     return (await readFile(path, "utf8")).trim();
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
   }
-  const secret = randomBytes(32).toString("base64url");
+  const secret = make();
   await writeFile(path, `${secret}\n`, { mode: 0o600, flag: "wx" });
   return secret;
 }

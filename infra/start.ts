@@ -6,9 +6,10 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Exit } from "./child.ts";
-import { createDemoAccounts, PEOPLE } from "./demo/people.ts";
+import { ADMINISTRATOR, createDemoAccounts, PEOPLE } from "./demo/people.ts";
 import { type DemoServer, startDemoServer } from "./demo/server.ts";
 import { takeLock } from "./lock.ts";
+import { keepPassword } from "./secrets.ts";
 import { type Stack, startStack } from "./stack.ts";
 import { createTerminal, type Terminal } from "./terminal.ts";
 
@@ -77,20 +78,22 @@ async function start(to: Terminal): Promise<void> {
     onExit: (part, exit) => void bringBack(part, exit),
   });
   if (stopping) return void (await shutDown());
-  await createDemoAccounts(stack);
+  const password = await keepPassword(STATE);
+  await createDemoAccounts(stack, password);
   to.step(`accounts ${PEOPLE.map(({ login, tid }) => `${login} (${tid})`).join(", ")}`);
   demo.open(stack);
   to.step(`page on ${demo.url}`);
   lock.announce({ url: demo.url, edgeUrl: stack.edgeUrl });
-  greet(to, stack, demo.url);
+  greet(to, stack, demo.url, password);
 }
 
-function greet(to: Terminal, { edgeUrl, redisUrl, nodes }: Stack, page: string): void {
+function greet(to: Terminal, { edgeUrl, redisUrl, nodes }: Stack, page: string, password: string): void {
   to.say(`
   page    ${page}
   edge    ${edgeUrl}
   nodes   ${nodes.map(({ url }) => url).join("  ")}
   redis   ${withoutPassword(redisUrl)}
+  console ${edgeUrl}/console as ${ADMINISTRATOR.login} / ${password}
   people  ${PEOPLE.map(({ login, password }) => `${login} / ${password}`).join("   ")}
   logs    .keycard/logs/
 

@@ -175,12 +175,14 @@ export class Admissions {
 
   async #enforce(event: RevocationEvent, hit: ReadonlySet<Admission>): Promise<NodeReceipt> {
     this.#closingEvents += 1;
-    const left = event.mode === "reauthenticate" && hit.size > 0 ? await this.#reauthenticate(event, hit) : hit;
-    const closed = await disconnectAll(left, event.code).finally(() => {
+    try {
+      const left = event.mode === "reauthenticate" && hit.size > 0 ? await this.#reauthenticate(event, hit) : hit;
+      const closed = await disconnectAll(left, event.code);
+      this.#options.onRevoked(event, closed);
+      return { node: this.#options.node, applied_at: Date.now(), closed };
+    } finally {
       this.#closingEvents -= 1;
-    });
-    this.#options.onRevoked(event, closed);
-    return { node: this.#options.node, applied_at: Date.now(), closed };
+    }
   }
 
   /** Asks for other tokens, and resolves after the margin to those who have brought none. */

@@ -11,7 +11,7 @@ const ROOT = join(import.meta.dirname, "..");
 
 function sourceTree(): SourceTree {
   const paths = globSync("{edge,realtime,infra,test}/**/*.{ts,js,mjs}", { cwd: ROOT }).filter(
-    (path) => !path.includes("node_modules") && !path.endsWith(".d.ts"),
+    (path) => !path.includes("node_modules") && !path.includes("/dist/") && !path.endsWith(".d.ts"),
   );
   return new Map(paths.map((path) => [path, readFileSync(join(ROOT, path), "utf8")]));
 }
@@ -63,6 +63,9 @@ describe("the rules notice", () => {
     ["the edge importing realtime", "edge/x.ts", `import { x } from "../realtime/server.ts";`],
     ["the edge importing infra", "edge/routes/x.ts", `import { x } from "../../infra/stack.ts";`],
     ["the edge importing a test", "edge/x.ts", `import "../test/a.test.ts";`],
+    ["the console importing a package", "edge/console/x.ts", `import { html } from "hono/html";`],
+    ["the console importing the Worker", "edge/console/x.ts", `import { x } from "../audit/audit.ts";`],
+    ["the Worker importing the console", "edge/routes/x.ts", `import { x } from "../console/console.ts";`],
     ["the client importing Node", "realtime/client/x.ts", `import { readFile } from "node:fs";`],
     ["the client importing the server", "realtime/client/x.ts", `import { protect } from "../protect.ts";`],
     ["the server importing the client", "realtime/x.ts", `import { connect } from "./client/connect.ts";`],

@@ -30,6 +30,8 @@ const MENTIONED: Readonly<Record<string, string>> = {
   "npm run story -- --json": "prints what story.test.ts holds to its word",
   "npm run chaos": "test/chaos/chaos.test.ts",
   "npm run chaos -- --seed N --minutes M": "test/chaos/chaos.test.ts",
+  "npm run bench -- bounds": "measures for five minutes, on a machine that has nothing else to do",
+  "npm run bench -- index": "measures for a minute, on a machine that has nothing else to do",
   "npm run bench -- refresh": "measures for a minute, on a machine that has nothing else to do",
   "npm run bench -- revoke": "measures for a minute, on a machine that has nothing else to do",
   "keycard help": "test/cli/help.test.ts",

@@ -51,8 +51,10 @@ const AFTER_FAILURE_MS = 60_000;
 const GENESIS = "";
 
 export interface AuditQuery {
-  /** Position to begin behind; 0 for the beginning. */
-  readonly after: number;
+  /** The newest first, or, by default, the oldest. */
+  readonly order?: "asc" | "desc" | undefined;
+  /** Position to begin behind, in that order; absent for its beginning. */
+  readonly after?: number | undefined;
   readonly limit: number;
   readonly type?: AuditType | undefined;
   readonly sub?: string | undefined;
@@ -135,12 +137,15 @@ export class AuditTrail extends DurableObject<Env> {
   #read(query: AuditQuery): AuditPage {
     const { sub, tid } = query;
     const [by, value] = sub !== undefined ? ["sub", sub] : tid !== undefined ? ["tid", tid] : ["1", 1];
-    const candidates = `SELECT position, record, hash FROM records WHERE position > ? AND ${by} = ? ORDER BY position LIMIT ?`;
+    const { behind, order, start, end } = this.#direction(query);
+    const after = query.after ?? start;
+    const candidates = `SELECT position, record, hash FROM records WHERE position ${behind} ? AND ${by} = ?
+      ORDER BY position ${order} LIMIT ?`;
     const records: AuditRecord[] = [];
     let scanned = 0;
     let length = 0;
-    let last = query.after;
-    for (const row of this.ctx.storage.sql.exec<RecordRow>(candidates, query.after, value, MAX_SCAN)) {
+    let last = after;
+    for (const row of this.ctx.storage.sql.exec<RecordRow>(candidates, after, value, MAX_SCAN)) {
       const record: AuditRecord = { ...JSON.parse(row.record), hash: row.hash };
       scanned++;
       last = row.position;
@@ -151,8 +156,14 @@ export class AuditTrail extends DurableObject<Env> {
       if (records.length === query.limit || length > MAX_PAGE_LENGTH) break;
     }
     const isFull = records.length === query.limit || length > MAX_PAGE_LENGTH || scanned === MAX_SCAN;
-    const more = isFull && last < this.#end("head").position;
+    const more = isFull && last !== end;
     return { records, ...(more ? { next: last } : {}) };
+  }
+
+  /** Where a reading begins, and at which position it has come to the end. */
+  #direction({ order }: AuditQuery) {
+    if (order !== "desc") return { behind: ">", order: "ASC", start: 0, end: this.#end("head").position };
+    return { behind: "<", order: "DESC", start: Number.MAX_SAFE_INTEGER, end: this.#end("anchor").position + 1 };
   }
 
   #append(entries: readonly AuditEntry[], now: number): number {

@@ -16,7 +16,8 @@ const EXPORT_STEP = 500;
 
 const position = z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 export const auditQuery = z.strictObject({
-  after: position.default(0),
+  order: z.enum(["asc", "desc"]).default("asc"),
+  after: position.optional(),
   limit: z.coerce.number().int().min(1).max(500).default(100),
   type: z.enum(AUDIT_TYPES).optional(),
   sub: z.string().min(1).max(64).optional(),

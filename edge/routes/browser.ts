@@ -7,7 +7,8 @@ import { Refusal } from "#contract/refusal";
 import type { Config } from "../config.ts";
 import type { Exchange } from "./request.ts";
 
-const COOKIE = "keycard";
+/** Administration has its own, so that a page of an app, which may use the other, cannot make itself an administrator with it. */
+const cookieFor = (administration: boolean) => (administration ? "keycard-administration" : "keycard");
 const ATTRIBUTES = { prefix: "host", path: "/", httpOnly: true, secure: true, sameSite: "Strict" } as const;
 
 /** Whether a browser sends this. Others have no use for a cookie, and browsers cannot hide these headers. */
@@ -15,28 +16,38 @@ export function isBrowser(c: Exchange): boolean {
   return c.req.header("origin") !== undefined || c.req.header("sec-fetch-site") !== undefined;
 }
 
-/** The refresh token in the cookie. */
-export function refreshCookie(c: Exchange): string | undefined {
-  return getCookie(c, COOKIE, "host");
+/** The refresh token in the cookie of that kind. */
+export function refreshCookie(c: Exchange, administration: boolean): string | undefined {
+  return getCookie(c, cookieFor(administration), "host");
 }
 
-export function giveRefreshCookie(c: Exchange, token: string, maxAgeSeconds: number): void {
-  setCookie(c, COOKIE, token, { ...ATTRIBUTES, maxAge: maxAgeSeconds });
+export function giveRefreshCookie(c: Exchange, token: string, maxAgeSeconds: number, administration: boolean): void {
+  setCookie(c, cookieFor(administration), token, { ...ATTRIBUTES, maxAge: maxAgeSeconds });
 }
 
-export function clearRefreshCookie(c: Exchange): void {
-  setCookie(c, COOKIE, "", { ...ATTRIBUTES, maxAge: 0 });
+export function clearRefreshCookie(c: Exchange, administration: boolean): void {
+  setCookie(c, cookieFor(administration), "", { ...ATTRIBUTES, maxAge: 0 });
 }
 
 /**
- * Lets a request pass that bears the cookie, or would be given it, only from a page of ours or one that is trusted.
+ * Lets a request pass that bears a cookie, or would be given one, only from a page of ours or one that is trusted.
  *
  * @throws {Refusal} `origin_forbidden`
  */
 export function demandTrustedOrigin(c: Exchange): void {
-  if (refreshCookie(c) === undefined && !isBrowser(c)) return;
   const origin = c.req.header("origin");
-  if (origin !== undefined && c.var.config.allowedOrigins.includes(origin)) return;
+  if (origin === undefined || !c.var.config.allowedOrigins.includes(origin)) demandOwnOrigin(c);
+}
+
+/**
+ * As `demandTrustedOrigin`, but only from a page of ours: for what is for administration.
+ *
+ * @throws {Refusal} `origin_forbidden`
+ */
+export function demandOwnOrigin(c: Exchange): void {
+  const bearsCookie = [true, false].some((administration) => refreshCookie(c, administration) !== undefined);
+  if (!bearsCookie && !isBrowser(c)) return;
+  const origin = c.req.header("origin");
   const own = origin === undefined || isOwnOrigin(c, origin);
   const site = c.req.header("sec-fetch-site");
   // Without either header nothing says where it comes from; with the cookie that is not enough.

@@ -12,7 +12,14 @@ import { originOf } from "../origin.ts";
 import { ask } from "../outcome.ts";
 import { rememberTenant, standingOf } from "../revocations/cutoffs.ts";
 import { bearerSession } from "./bearer.ts";
-import { clearRefreshCookie, demandTrustedOrigin, giveRefreshCookie, isBrowser, refreshCookie } from "./browser.ts";
+import {
+  clearRefreshCookie,
+  demandOwnOrigin,
+  demandTrustedOrigin,
+  giveRefreshCookie,
+  isBrowser,
+  refreshCookie,
+} from "./browser.ts";
 import { scope } from "./names.ts";
 import { type Exchange, pathPart, readBody } from "./request.ts";
 
@@ -36,6 +43,7 @@ export const refreshBody = z.strictObject({ refresh_token: refreshToken.optional
 export const logoutBody = z.strictObject({
   refresh_token: refreshToken.optional(),
   scope: z.enum(["local", "others", "global"]).default("local"),
+  resource: resource.optional(),
 });
 
 export async function login(c: Exchange): Promise<Response> {
@@ -55,11 +63,13 @@ export async function login(c: Exchange): Promise<Response> {
 /**
  * Whether a token is asked for that is for administration: its resource is the issuer itself, and no node takes it.
  *
- * @throws {Refusal} `resource_invalid` for any other resource
+ * @throws {Refusal} `resource_invalid` for any other resource, `origin_forbidden` for a page that is not the edge's own
  */
 export function isForAdministration(c: Exchange, resource: string | undefined): boolean {
-  if (resource !== undefined && resource !== c.var.config.issuer) throw new Refusal("resource_invalid");
-  return resource !== undefined;
+  if (resource === undefined) return false;
+  if (resource !== c.var.config.issuer) throw new Refusal("resource_invalid");
+  demandOwnOrigin(c);
+  return true;
 }
 
 /**
@@ -102,10 +112,10 @@ export async function recordingFailure<T>(
 export async function refresh(c: Exchange): Promise<Response> {
   demandTrustedOrigin(c);
   const body = await readBody(c, refreshBody);
-  const presented = presentedToken(c, body.refresh_token);
+  const administration = isForAdministration(c, body.resource);
+  const presented = presentedToken(c, body.refresh_token, administration);
   if (presented === undefined) throw new Refusal("token_missing", { detail: "no refresh token" });
   const token = readRefreshToken(presented, c.var.config.secret);
-  const administration = isForAdministration(c, body.resource);
   // A trade without an answer is a danger to the holder, so that the key is at hand before it.
   await signingKey(c.env);
   return await tokens(c, await trade(c, token, administration), { administration });
@@ -124,9 +134,10 @@ export async function trade(c: Exchange, token: RefreshToken, administration: bo
 
 export async function logout(c: Exchange): Promise<Response> {
   demandTrustedOrigin(c);
-  const { refresh_token, scope } = await readBody(c, logoutBody);
-  if (refreshCookie(c) !== undefined) clearRefreshCookie(c);
-  const actor = await actorOf(c, refresh_token);
+  const { refresh_token, scope, resource } = await readBody(c, logoutBody);
+  const administration = isForAdministration(c, resource);
+  if (refreshCookie(c, administration) !== undefined) clearRefreshCookie(c, administration);
+  const actor = await actorOf(c, presentedToken(c, refresh_token, administration));
   const sid = "access" in actor ? actor.access.sid : actor.refresh.sid;
   await ask(c.env.ACCOUNT.getByName(subjectOf(sid)).logout(actor, scope, actOf(c, subjectOf(sid))));
   return c.body(null, 204);
@@ -153,13 +164,12 @@ export function healthz(c: Exchange): Response {
 }
 
 /** A browser's cookie is what it was given; elsewhere a token that is named outright is what is meant. */
-function presentedToken(c: Exchange, named: string | undefined): string | undefined {
-  const cookie = refreshCookie(c);
+function presentedToken(c: Exchange, named: string | undefined, administration: boolean): string | undefined {
+  const cookie = refreshCookie(c, administration);
   return isBrowser(c) ? (cookie ?? named) : (named ?? cookie);
 }
 
-async function actorOf(c: Exchange, named: string | undefined): Promise<Actor> {
-  const presented = presentedToken(c, named);
+async function actorOf(c: Exchange, presented: string | undefined): Promise<Actor> {
   if (presented !== undefined) return { refresh: readRefreshToken(presented, c.var.config.secret) };
   const { sid } = await bearerSession(c);
   return { access: { sid } };
@@ -182,7 +192,7 @@ export async function tokens(
   const { issuer, audience } = c.var.config;
   const access = await issueAccessToken(c.env, grant, administration ? issuer : audience);
   const refreshExpiresIn = Math.max(0, grant.expires_at - Math.floor(Date.now() / 1000));
-  if (inCookie) giveRefreshCookie(c, refreshToken, refreshExpiresIn);
+  if (inCookie) giveRefreshCookie(c, refreshToken, refreshExpiresIn, administration);
   return c.json({
     access_token: access.token,
     token_type: "Bearer",

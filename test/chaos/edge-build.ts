@@ -26,7 +26,7 @@ export async function buildChaosEdge(dir: string, plant?: PlantName): Promise<vo
   const source = join(dir, "source");
   await rm(dir, { recursive: true, force: true });
   await mkdir(source, { recursive: true, mode: 0o700 });
-  for (const name of ["edge", "package.json", "tsconfig.json"]) {
+  for (const name of ["edge", "infra/console-bundle.ts", "package.json", "tsconfig.json"]) {
     await cp(join(ROOT, name), join(source, name), { recursive: true });
   }
   await symlink(join(ROOT, "node_modules"), join(source, "node_modules"), "dir");

@@ -68,7 +68,7 @@ export const PLANTS = {
     breaks: 2,
     about: "the edge answers 2xx and forgets what it was to tell",
     file: "edge/revocations/outbox.ts",
-    instead: "told.set(id, await withPatience(this.#append(JSON.parse(draft))));",
+    instead: "told.set(id, await withPatience(this.#append(owed)));",
     put: "",
   },
   "nobody waited for": {

@@ -15,6 +15,11 @@ import { readConfig } from "../../realtime/config.ts";
 const ROOT = join(import.meta.dirname, "..", "..");
 const FAKE = join(import.meta.dirname, "..", "support", "fake-program.sh");
 const IMAGE = "registry.acme.dev/keycard-realtime:1.2.3";
+/** Writes down what it is asked to examine, and with what. */
+const DOCTOR = `import { writeFileSync } from "node:fs";
+const { KEYCARD_TOKEN, KEYCARD_EDGE } = process.env;
+writeFileSync(process.env.FAKES + "/doctor", JSON.stringify({ args: process.argv.slice(2), KEYCARD_TOKEN, KEYCARD_EDGE }));
+`;
 const COMPOSE = ["--env", "production", "--realtime", "compose", "--image", IMAGE];
 const KUBERNETES = ["--env", "production", "--realtime", "kubernetes", "--image", IMAGE, "--context", "acme"];
 
@@ -32,7 +37,10 @@ beforeAll(async () => {
   for (const name of ["edge", "infra", "package.json", "tsconfig.json", ".gitignore"]) {
     await cp(join(ROOT, name), join(cloned, name), { recursive: true });
   }
+  // The true one would examine a deployment that there is not.
   await rm(join(cloned, "infra", "cli"), { recursive: true, force: true });
+  await mkdir(join(cloned, "infra", "cli"));
+  await writeFile(join(cloned, "infra", "cli", "keycard.js"), DOCTOR);
   await symlink(join(ROOT, "node_modules"), join(cloned, "node_modules"));
   const filled = join(templates, "filled");
   await cp(cloned, filled, { recursive: true, verbatimSymlinks: true });
@@ -222,6 +230,20 @@ describe("a first deployment to one host", () => {
     });
     expect(edge.clusters[0]?.secrets).toEqual(node.CLUSTER_SECRET);
     expect(new URL(node.REDIS_URL ?? "").host).toBe("redis:6379");
+    // The whole is examined from outside, with the root credential, which is in no argument.
+    const doctor = JSON.parse(await readFile(join(fakes, "doctor"), "utf8"));
+    const places = [
+      "https://auth.acme.dev",
+      "--realtime",
+      "https://realtime.acme.dev",
+      "--origin",
+      "https://app.acme.dev",
+    ];
+    expect(doctor).toEqual({
+      args: ["doctor", ...places],
+      KEYCARD_TOKEN: put.ADMIN_TOKEN,
+      KEYCARD_EDGE: "https://auth.acme.dev",
+    });
     // A strong secret each, that nobody has seen: neither in what was typed nor in what was printed.
     const secrets = [
       put.KEYCARD_SECRET,
@@ -423,6 +445,14 @@ describe("a deployment to Kubernetes", () => {
     await writeFile(settings, (await readFile(settings, "utf8")).replace("LOG_LEVEL: info", "LOG_LEVEL: warn"));
     await deploy(...KUBERNETES, "--yes");
     expect(await stampOf()).not.toBe(before);
+  });
+});
+
+describe("in a checkout without a command line", () => {
+  test("it says what to look at instead of examining the whole", async () => {
+    await rm(join(checkout, "infra", "cli"), { recursive: true });
+    const { code, said } = await deploy("--env", "production", "--realtime", "by-hand", "--yes");
+    expect([code, said]).toEqual([0, expect.stringContaining("https://auth.acme.dev/healthz")]);
   });
 });
 

@@ -1,8 +1,9 @@
 /** What the audit trail knows of an account's life: who did what, to whom, from where, and by which revocation. */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import type { AuditRecord, AuditType } from "../../edge/audit/audit.ts";
+import { until } from "./cluster.ts";
 import {
   ADMIN,
   account,
@@ -32,7 +33,7 @@ async function records(query: string): Promise<AuditRecord[]> {
 
 /** What merely happened arrives after the answer. */
 async function recorded(sub: string, ...types: AuditType[]): Promise<AuditRecord[]> {
-  return await vi.waitFor(async () => {
+  return await until(async () => {
     const found = (await records(`sub=${sub}&limit=100`)).filter(({ type }) => types.includes(type));
     expect(new Set(found.map(({ type }) => type))).toEqual(new Set(types));
     return found;
@@ -59,7 +60,7 @@ test("a guess at a login name that nobody has is in the trail, without the name"
   const unknown = newLogin();
   const response = await tryLogin({ login: unknown }, "wrong");
   const request = response.headers.get("x-request-id");
-  const found = await vi.waitFor(async () => {
+  const found = await until(async () => {
     const record = (await records("type=sign_in_failed&limit=500")).find((each) => each.request === request);
     if (record === undefined) throw new Error("not recorded yet");
     return record;

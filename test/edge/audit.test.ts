@@ -4,6 +4,7 @@ import { env } from "cloudflare:workers";
 import { createHash } from "node:crypto";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import {
+  AUDIT_TYPES,
   type AuditDraft,
   AuditOutbox,
   type AuditRecord,
@@ -11,9 +12,11 @@ import {
   audit,
   entryOf,
 } from "../../edge/audit/audit.ts";
-import { canonicalJson, type Verification } from "../../edge/audit/audit-trail.ts";
+import { type AuditPage, canonicalJson, type Verification } from "../../edge/audit/audit-trail.ts";
+import { AUDIT_TYPES as SHOWN_TYPES } from "../../edge/console/audit-types.ts";
 import { ask } from "../../edge/outcome.ts";
 import { asClient } from "./clients.ts";
+import { until } from "./cluster.ts";
 import { ADMIN, call, login, newPerson, ok, PASSWORD, post, refusal, revoke } from "./edge.ts";
 
 const DAY_MS = 86_400_000;
@@ -52,7 +55,7 @@ async function records(query: string): Promise<AuditRecord[]> {
 
 /** Entries arrive after the answer. */
 async function recorded(type: AuditType, sub: string): Promise<AuditRecord> {
-  return await vi.waitFor(async () => {
+  return await until(async () => {
     const [record] = await records(`type=${type}&sub=${sub}`);
     if (record === undefined) throw new Error(`no ${type} of ${sub}`);
     return record;
@@ -169,6 +172,22 @@ test("pages go on where the last one ended, and filters find what they name", as
   expect(await found({ sub: "' OR 1=1 --" })).toBe(0);
 });
 
+test("the newest first goes back page by page, to the first that is left and no further", async () => {
+  await write(5, { sub: "u_ada" });
+  const positions = async (after?: number) => {
+    const { records, next } = await ask(own.read({ order: "desc", after, limit: 2 }));
+    return { found: records.map(({ position }) => position), next };
+  };
+  expect(await positions()).toEqual({ found: [5, 4], next: 4 });
+  expect(await positions(4)).toEqual({ found: [3, 2], next: 2 });
+  expect(await positions(2)).toEqual({ found: [1], next: undefined });
+  await ask(trail().append([entryOf(draft)]));
+  const { head } = await ok<Verification>(await call("GET", "/admin/audit/verify", undefined, ADMIN));
+  const newest = await ok<AuditPage>(await call("GET", "/admin/audit?order=desc&limit=1", undefined, ADMIN));
+  expect(newest.records[0]?.position).toBeGreaterThanOrEqual(head.position);
+  expect((await call("GET", "/admin/audit?order=random", undefined, ADMIN)).status).toBe(400);
+});
+
 test("records with long receipts are cut into pages that can travel, and none is left out", async () => {
   const receipt = "x".repeat(1024 * 1024);
   for (let i = 0; i < 10; i++) await write(2, { type: "revocation_enforced", reason: `${i}`, receipt });
@@ -231,7 +250,7 @@ test("a failed sign-in is recorded without the password, and without the login n
   const secret = `typed-in-the-wrong-field-${crypto.randomUUID()}`;
   const before = await ask(trail().verify(Number.MAX_SAFE_INTEGER));
   expect(await refusal(await post("/login", { login: secret, password: `pw-${secret}` }))).toBe("credentials_wrong");
-  const found = await vi.waitFor(async () => {
+  const found = await until(async () => {
     const list = await records(`type=sign_in_failed&after=${before.head.position}`);
     if (list.length === 0) throw new Error("not there yet");
     return list;
@@ -268,6 +287,10 @@ test("an entry that was decided outlives a trail that cannot be reached", async 
   expect(await records(`sub=${sub}`)).toHaveLength(1);
 });
 
+test("the console can look for every type that there is", () => {
+  expect(SHOWN_TYPES).toEqual(AUDIT_TYPES);
+});
+
 test("what merely happened never fails or delays whoever writes it", async () => {
   const down = { AUDIT_TRAIL: { getByName: () => ({ append: () => Promise.reject(new Error("down")) }) } };
   expect(() => audit(down as unknown as Env, draft)).not.toThrow();
@@ -301,7 +324,7 @@ test("who is turned away from the admin calls is recorded, without the credentia
   const { head } = await ask(trail().verify(Number.MAX_SAFE_INTEGER));
   const flood = await Promise.all(Array.from({ length: 150 }, () => call("GET", path, undefined, headers)));
   expect(new Set(flood.map(({ status }) => status))).toEqual(new Set([401]));
-  const found = await vi.waitFor(async () => {
+  const found = await until(async () => {
     const list = await records(`type=admin_refused&after=${head.position}&limit=500`);
     if (list.length < 60) throw new Error(`${list.length} so far`);
     return list.filter(({ reason }) => reason?.includes(path));

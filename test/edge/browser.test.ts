@@ -89,6 +89,40 @@ test("a browser that brings its token in the body is moved to the cookie", async
   expect((await ok<Tokens>(response)).refresh_token).toBeUndefined();
 });
 
+async function administratorLogin(headers: Headers = SAME_ORIGIN): Promise<Response> {
+  const person = await newPerson({ scope: "audit:read" });
+  return await post("/login", { login: person.login, password: PASSWORD, resource: ISSUER }, headers);
+}
+
+test("administration has a cookie of its own, which gives no other tokens, and which no other gives", async () => {
+  const response = await administratorLogin();
+  expect(response.headers.get("set-cookie")).toMatch(
+    /^__Host-keycard-administration=kcr\.[^;]+; Max-Age=\d+; Path=\/; HttpOnly; Secure; SameSite=Strict$/,
+  );
+  expect(await ok(response)).not.toHaveProperty("refresh_token");
+  const [cookie, { cookie: ordinary }] = [cookieOf(response), await browserLogin()];
+  const both = { ...SAME_ORIGIN, cookie: `${ordinary}; ${cookie}` };
+  expect(await refusal(await post("/refresh", {}, { ...SAME_ORIGIN, cookie }))).toBe("token_missing");
+  const crossed = await post("/refresh", { resource: ISSUER }, { ...SAME_ORIGIN, cookie: ordinary });
+  expect(await refusal(crossed)).toBe("token_missing");
+  const ofAdministrator = await ok<Tokens>(await post("/refresh", { resource: ISSUER }, both));
+  const ofPerson = await ok<Tokens>(await post("/refresh", {}, both));
+  expect(ofAdministrator.sub).not.toBe(ofPerson.sub);
+  const over = await post("/logout", { resource: ISSUER }, both);
+  expect(over.headers.get("set-cookie")).toMatch(/^__Host-keycard-administration=; Max-Age=0;/);
+  expect((await post("/refresh", {}, both)).status).toBe(200);
+  expect(await refusal(await post("/refresh", { resource: ISSUER }, both))).toBe("session_revoked");
+});
+
+test("a page of an app makes nobody an administrator, though it may use the other cookie", async () => {
+  const headers = { ...FROM_APP, cookie: cookieOf(await administratorLogin()) };
+  for (const path of ["/refresh", "/logout"]) {
+    expect(await refusal(await post(path, { resource: ISSUER }, headers))).toBe("origin_forbidden");
+  }
+  expect(await refusal(await administratorLogin(FROM_APP))).toBe("origin_forbidden");
+  expect((await post("/refresh", { resource: ISSUER }, { ...headers, ...SAME_ORIGIN })).status).toBe(200);
+});
+
 test("a login from a page that is not trusted is refused before anything is judged", async () => {
   const response = await post("/login", {}, { origin: "https://evil.test", "sec-fetch-site": "cross-site" });
   expect(await refusal(response)).toBe("origin_forbidden");

@@ -40,8 +40,8 @@ interface Sample {
 }
 
 const POLL = "urn:ietf:rfc:8936";
-/** The page is for people. */
-const UNDOCUMENTED = ["GET /docs"];
+/** The pages are for people. */
+const UNDOCUMENTED = ["GET /docs", "GET /console", "GET /console/:file"];
 
 async function document(): Promise<Document> {
   return await ok<Document>(await call("GET", "/openapi.json"));

@@ -15,7 +15,7 @@ import { eventSigningKey, forgetKeys, readAccessToken, signingKey } from "../../
 import type { KeyRing, KeySummary } from "../../edge/keys/key-ring.ts";
 import { generateSigningKey, type KeyPurpose } from "../../edge/keys/signing-key.ts";
 import { ask } from "../../edge/outcome.ts";
-import { lifeOf } from "./cluster.ts";
+import { lifeOf, until } from "./cluster.ts";
 import type { Headers, Tokens } from "./edge.ts";
 import { ADMIN, bearer, call, claims, ISSUER, login, newPerson, ok, PASSWORD, post, refresh, refusal } from "./edge.ts";
 
@@ -256,7 +256,7 @@ test("every act on the keys is in the audit trail", async () => {
   const actor = { kind: "admin", id: "root" } as const;
   const kid = await current();
   await ask(ring.rotate({ purpose: "access", alg: "RS256", retire: true, reason: "for the record", actor }));
-  await vi.waitFor(async () => {
+  await until(async () => {
     const page = await ok<{ records: object[] }>(await call("GET", "/admin/audit?type=key_retired", undefined, ADMIN));
     expect(page.records).toContainEqual(expect.objectContaining({ kid, actor, reason: "for the record" }));
   });

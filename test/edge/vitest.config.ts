@@ -2,7 +2,11 @@
 import { join } from "node:path";
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import { bundleConsole } from "../../infra/console-bundle.ts";
 import { CLUSTER_SECRETS } from "./cluster-secrets.ts";
+
+// Wrangler does it before it bundles the Worker; here nobody bundles.
+await bundleConsole();
 
 export default defineConfig({
   cacheDir: "../../node_modules/.vite",

@@ -15,12 +15,14 @@ interface Import {
   readonly ours: boolean;
 }
 
-const ROOMS = ["edge/contract", "edge", "realtime/client", "realtime", "infra", "test"] as const;
+const ROOMS = ["edge/contract", "edge/console", "edge", "realtime/client", "realtime", "infra", "test"] as const;
 type Room = (typeof ROOMS)[number];
 
 /** What each room may name that is not ours. A room that is not listed may use any package. */
 const PACKAGES: Partial<Record<Room, readonly RegExp[]>> = {
   "edge/contract": [/^jose$/],
+  // It runs in a browser, and brings along nothing that is not ours.
+  "edge/console": [],
   edge: [/^jose$/, /^hono(\/|$)/, /^zod$/, /^cloudflare:/, /^node:crypto$/],
   "realtime/client": [/^socket\.io-client$/],
   realtime: [
@@ -38,11 +40,12 @@ const PACKAGES: Partial<Record<Room, readonly RegExp[]>> = {
 /** Which rooms each room may reach into, itself included. */
 const REACH: Record<Room, readonly Room[]> = {
   "edge/contract": ["edge/contract"],
+  "edge/console": ["edge/console", "edge/contract"],
   edge: ["edge", "edge/contract"],
   "realtime/client": ["realtime/client", "edge/contract"],
   realtime: ["realtime", "edge/contract"],
   infra: ["infra", "realtime", "edge", "edge/contract"],
-  test: ["test", "infra", "realtime", "realtime/client", "edge", "edge/contract"],
+  test: ["test", "infra", "realtime", "realtime/client", "edge", "edge/console", "edge/contract"],
 };
 
 /** Entries: they start things when they are loaded. */
