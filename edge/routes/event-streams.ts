@@ -1,5 +1,6 @@
 /** Event streams for receivers outside: Shared Signals Framework 1.0 section 8.1, RFC 8936 for those who poll. */
 import { z } from "zod";
+import { Refusal } from "#contract/refusal";
 import { audit } from "../audit/audit.ts";
 import { eventSigningKey, forgetKeys } from "../keys/issuer.ts";
 import { ask } from "../outcome.ts";
@@ -73,6 +74,8 @@ export function ssfConfiguration(c: Exchange): Response {
 /** `POST /ssf/streams` */
 export async function createStream(c: Exchange): Promise<Response> {
   const principal = await demandAdministrator(c, "revocations:read");
+  // It would go on telling where it was told to when nobody lets its maker in any more.
+  if (principal.kind === "account") throw new Refusal("scope_insufficient", { detail: "a person makes no stream" });
   const { delivery, description } = await readBody(c, streamBody);
   const push = delivery.method === PUSH ? delivery : undefined;
   const stream = await ask(

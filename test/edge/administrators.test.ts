@@ -284,6 +284,14 @@ test("what an account gains, only the next token has", async () => {
   expect((await me(await ok<Tokens>(next))).status).toBe(200);
 });
 
+test("a person makes no event stream: it would outlive them", async () => {
+  const body = { delivery: { method: "urn:ietf:rfc:8936" } };
+  expect(await refusal(await post("/ssf/streams", body, await asPerson(["revocations:read"])))).toBe(
+    "scope_insufficient",
+  );
+  expect((await post("/ssf/streams", body, await asClient(["revocations:read"]))).status).toBe(201);
+});
+
 test("somebody whose subject is root is not root", async () => {
   const sub = "root";
   const person = await newPerson({ sub, scope: "revocations:write revocations:read" });

@@ -28,7 +28,6 @@ export const ADMIN_CALLS = [
   ["PATCH", "/admin/clients/x", "clients:write"],
   ["DELETE", "/admin/clients/x", "clients:write"],
   ["GET", "/ssf/streams", "revocations:read"],
-  ["POST", "/ssf/streams", "revocations:read"],
   ["POST", "/global-token-revocation", "revocations:write"],
 ] as const;
 
