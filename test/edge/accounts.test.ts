@@ -1,7 +1,7 @@
 /** Accounts: changing a password, disabling, deleting, and sessions that a trusted backend opens. */
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import {
   ADMIN,
   account,
@@ -85,6 +85,10 @@ test("changing the password keeps this session, ends the others and says so", as
   expect(await refusal(await tryLogin(person))).toBe("credentials_wrong");
   expect((await tryLogin(person, NEW_PASSWORD)).status).toBe(200);
 });
+
+// How long a guesser has to wait must not depend on how fast this machine guesses.
+beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }));
+afterEach(() => void vi.useRealTimers());
 
 test("a wrong present password changes nothing, is throttled like a login, and harms no living session", async () => {
   const person = await newPerson();
