@@ -3,7 +3,6 @@
  * receipt says so.
  */
 import { randomUUID } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
 import { createLocalJWKSet, decodeProtectedHeader, type JWK, jwtVerify } from "jose";
 import type { Receipt } from "../../edge-answers.ts";
 import { EdgeRefusal } from "../../edge-client.ts";
@@ -65,7 +64,9 @@ async function everyWayIn(site: Site): Promise<Visit[]> {
   return visits.filter(({ connected }) => connected);
 }
 
-async function throwOut({ options: { edge, signal }, guest }: Site, visits: readonly Visit[]): Promise<Thrown> {
+async function throwOut(site: Site, visits: readonly Visit[]): Promise<Thrown> {
+  const { guest, options } = site;
+  const { edge, signal } = options;
   if (edge === undefined || guest === undefined) throw new Error("there is nobody to throw out");
   const began = performance.now();
   const order = { target: { kind: "user", sub: guest.sub }, reason: "keycard doctor: a canary" } as const;
@@ -76,8 +77,7 @@ async function throwOut({ options: { edge, signal }, guest }: Site, visits: read
   if (!isSettled(receipt)) for await (const next of edge.follow(receipt.id, within)) receipt = next;
   const enforcedMs = receipt.state === "enforced" ? Math.round(performance.now() - began) : undefined;
   // What the receipt says has happened; the news of it may still be on its way to us.
-  const ends = await Promise.race([closing, sleep(NEWS_WITHIN_MS, undefined, { signal })]);
-  signal.throwIfAborted();
+  const ends = await Promise.race([closing, site.pause(NEWS_WITHIN_MS)]);
   const closedMs = ends === undefined ? undefined : Math.round(Math.max(0, ...ends.map(({ at }) => at - began)));
   return {
     receipt,
@@ -170,7 +170,7 @@ async function proofResult(site: Site): Promise<Result> {
   const { issuer, receipt: { proof, id } = {} } = site;
   if (proof === undefined) return warn("The receipt has no proof: it is not enforced.", "See above.");
   if (issuer === undefined) return warn("Whose receipt it is could not be checked.", "See the discovery above.");
-  const key = await publishedKey(site, decodeProtectedHeader(proof).kid);
+  const key = await publishedKey(site, kidOf(proof));
   if (key === undefined) {
     const says = "The key that signed the receipt is not published here yet.";
     return warn(says, "A cache in between may keep older keys for five minutes: run it again then.");
@@ -186,6 +186,14 @@ async function proofResult(site: Site): Promise<Result> {
   }
 }
 
+function kidOf(proof: string): string | undefined {
+  try {
+    return decodeProtectedHeader(proof).kid;
+  } catch {
+    return undefined; // no proof at all: no key is of that name
+  }
+}
+
 /** The edge itself shows a new key within seconds; undefined where it does not. */
 async function publishedKey(site: Site, kid: string | undefined): Promise<JWK | undefined> {
   const end = performance.now() + PUBLISHED_WITHIN_MS;
@@ -193,6 +201,6 @@ async function publishedKey(site: Site, kid: string | undefined): Promise<JWK | 
     const { keys = [] } = await publicKeys(site);
     const key = keys.find((each) => each.kid === kid);
     if (key !== undefined || performance.now() > end) return key as JWK | undefined;
-    await sleep(LOOK_MS, undefined, { signal: site.options.signal });
+    await site.pause(LOOK_MS);
   }
 }
