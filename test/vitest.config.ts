@@ -94,7 +94,8 @@ export default defineConfig({
           root: import.meta.dirname,
           include: ["cli/*.test.ts"],
           globalSetup: ["cli/shared-stack.ts"],
-          maxWorkers: 2,
+          // They wait for answers about as much as they work.
+          maxWorkers: 3,
           testTimeout: 60 * SECOND,
           hookTimeout: 120 * SECOND,
           sequence: { groupOrder: 4 },

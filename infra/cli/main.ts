@@ -2,6 +2,7 @@
  * `keycard`: the command line. Reads what was asked for, runs it, and ends with an exit code that scripts can build on. Talks to
  * nobody but the edge, over the same HTTP API that is open to everybody else.
  */
+import { setMaxListeners } from "node:events";
 import { createRequire } from "node:module";
 import { parseCommandLine } from "./command.ts";
 import { COMMANDS } from "./every-command.ts";
@@ -73,6 +74,8 @@ function tell(error: unknown, told: { json: boolean; verbose: boolean; needs: re
 /** The first Ctrl-C ends the work in good order; a second one ends the process. */
 function interruptSignal(): AbortSignal {
   const controller = new AbortController();
+  // Every call listens to it while it lasts.
+  setMaxListeners(0, controller.signal);
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.on(signal, () => {
       if (controller.signal.aborted) process.exit(EXIT.interrupted);

@@ -5,6 +5,8 @@ import { newMachine } from "./machine.ts";
 import { peopleOn } from "./people.ts";
 import { startOwnStack } from "./shared-stack.ts";
 
+/** Long enough for a frozen node to be looked at. */
+const LEASE_SECONDS = 6;
 const ESCAPE = "\u001b";
 
 let stack: Awaited<ReturnType<typeof startOwnStack>>;
@@ -14,7 +16,7 @@ let newPerson: ReturnType<typeof peopleOn>["newPerson"];
 let present: ReturnType<typeof peopleOn>["present"];
 
 beforeAll(async () => {
-  stack = await startOwnStack();
+  stack = await startOwnStack(LEASE_SECONDS);
   ({ edge, ADMIN, newPerson, present } = peopleOn(stack));
 });
 

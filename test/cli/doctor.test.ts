@@ -96,7 +96,7 @@ test("finds nothing wrong with a sound deployment, and leaves nothing behind", a
 
 test("tells a person the same in sentences", async () => {
   const { code, stdout } = await newMachine(ADMIN).run(["doctor", "--realtime", firstNode.url]);
-  expect(code).toBe(0);
+  expect({ code, stdout }).toMatchObject({ code: 0 });
   expect(stdout).toMatch(/^✓ canary +2 sockets closed after \d+ ms; answered after \d+ ms, enforced after \d+ ms\.$/m);
   expect(stdout).toMatch(/✓ Sound: nothing failed in \d+ checks\.\n$/);
 });

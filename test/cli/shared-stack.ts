@@ -26,16 +26,17 @@ declare module "vitest" {
   }
 }
 
+const SHORT_LEASE_SECONDS = 5;
 const HANDLERS = join(import.meta.dirname, "..", "..", "infra", "demo", "handlers.ts");
 
-/** Starts one. Frozen nodes are awaited for 14 s before they count as gone. */
-export async function startOwnStack(): Promise<SharedStack & { stop(): Promise<void> }> {
+/** @param leaseSeconds 1.4 times as long nothing is enforced after the start, and a frozen node is awaited before it counts as gone */
+export async function startOwnStack(leaseSeconds: number): Promise<SharedStack & { stop(): Promise<void> }> {
   const dir = await mkdtemp(join(tmpdir(), "keycard-cli-"));
   const log = join(dir, "everything.log");
   const stack = await startStack({
     dir: join(dir, "stack"),
     allowedOrigins: [APP_ORIGIN],
-    nodeSettings: { HANDLERS, LOG_LEVEL: "debug", LEASE_SECONDS: "10" },
+    nodeSettings: { HANDLERS, LOG_LEVEL: "debug", LEASE_SECONDS: String(leaseSeconds) },
     onLine: (process, line) => appendFileSync(log, `${process} ${line}\n`),
   });
   return {
@@ -51,7 +52,7 @@ export async function startOwnStack(): Promise<SharedStack & { stop(): Promise<v
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const { stop, ...stack } = await startOwnStack();
+  const { stop, ...stack } = await startOwnStack(SHORT_LEASE_SECONDS);
   project.provide("stack", stack);
   return stop;
 }

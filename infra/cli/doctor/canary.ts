@@ -3,8 +3,7 @@
  * receipt says so.
  */
 import { randomUUID } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
-import { createLocalJWKSet, type JWK, jwtVerify } from "jose";
+import { createLocalJWKSet, decodeProtectedHeader, type JWK, jwtVerify } from "jose";
 import type { Receipt } from "../../edge-answers.ts";
 import { EdgeRefusal } from "../../edge-client.ts";
 import { isSettled } from "../receipt-view.ts";
@@ -15,6 +14,8 @@ import { type Visit, visit } from "./visitor.ts";
 
 const NEEDS = ["revocations:write", "revocations:read"];
 const NEWS_WITHIN_MS = 2_000;
+const PUBLISHED_WITHIN_MS = 15_000;
+const LOOK_MS = 1_000;
 const ENFORCED_WITHIN_MS = 30_000;
 /** What README promises where nothing is broken is milliseconds; past this something is. */
 const SLOW_MS = 2_000;
@@ -63,7 +64,9 @@ async function everyWayIn(site: Site): Promise<Visit[]> {
   return visits.filter(({ connected }) => connected);
 }
 
-async function throwOut({ options: { edge, signal }, guest }: Site, visits: readonly Visit[]): Promise<Thrown> {
+async function throwOut(site: Site, visits: readonly Visit[]): Promise<Thrown> {
+  const { guest, options } = site;
+  const { edge, signal } = options;
   if (edge === undefined || guest === undefined) throw new Error("there is nobody to throw out");
   const began = performance.now();
   const order = { target: { kind: "user", sub: guest.sub }, reason: "keycard doctor: a canary" } as const;
@@ -74,8 +77,7 @@ async function throwOut({ options: { edge, signal }, guest }: Site, visits: read
   if (!isSettled(receipt)) for await (const next of edge.follow(receipt.id, within)) receipt = next;
   const enforcedMs = receipt.state === "enforced" ? Math.round(performance.now() - began) : undefined;
   // What the receipt says has happened; the news of it may still be on its way to us.
-  const ends = await Promise.race([closing, sleep(NEWS_WITHIN_MS, undefined, { signal })]);
-  signal.throwIfAborted();
+  const ends = await Promise.race([closing, site.pause(NEWS_WITHIN_MS)]);
   const closedMs = ends === undefined ? undefined : Math.round(Math.max(0, ...ends.map(({ at }) => at - began)));
   return {
     receipt,
@@ -165,20 +167,40 @@ async function afterwards(site: Site): Promise<Result> {
 
 /** By the keys as they are published now: the one that signs receipts is made for the first of them. */
 async function proofResult(site: Site): Promise<Result> {
-  const { proof, id } = site.receipt ?? {};
-  const { keys } = await publicKeys(site);
+  const { issuer, receipt: { proof, id } = {} } = site;
   if (proof === undefined) return warn("The receipt has no proof: it is not enforced.", "See above.");
-  if (keys === undefined || site.issuer === undefined) {
-    return warn("The proof could not be checked without the keys.", "See above.");
+  if (issuer === undefined) return warn("Whose receipt it is could not be checked.", "See the discovery above.");
+  const key = await publishedKey(site, kidOf(proof));
+  if (key === undefined) {
+    const says = "The key that signed the receipt is not published here yet.";
+    return warn(says, "A cache in between may keep older keys for five minutes: run it again then.");
   }
   try {
-    const jwks = createLocalJWKSet({ keys: keys as JWK[] });
-    const { payload } = await jwtVerify(proof, jwks, { issuer: site.issuer, typ: PROOF_TYPE });
+    const { payload } = await jwtVerify(proof, createLocalJWKSet({ keys: [key] }), { issuer, typ: PROOF_TYPE });
     if (payload.jti === id) return pass("The receipt's signature holds by the edge's public keys.");
     return fail("The proof is of another receipt.", "Tell whoever maintains Keycard.");
   } catch {
     // Why it does not hold is nothing that anybody could mend from here.
     const says = "The receipt's signature does not hold by the edge's public keys.";
     return fail(says, "Look what stands between here and the edge, and changes answers.");
+  }
+}
+
+function kidOf(proof: string): string | undefined {
+  try {
+    return decodeProtectedHeader(proof).kid;
+  } catch {
+    return undefined; // no proof at all: no key is of that name
+  }
+}
+
+/** The edge itself shows a new key within seconds; undefined where it does not. */
+async function publishedKey(site: Site, kid: string | undefined): Promise<JWK | undefined> {
+  const end = performance.now() + PUBLISHED_WITHIN_MS;
+  for (;;) {
+    const { keys = [] } = await publicKeys(site);
+    const key = keys.find((each) => each.kid === kid);
+    if (key !== undefined || performance.now() > end) return key as JWK | undefined;
+    await site.pause(LOOK_MS);
   }
 }

@@ -3,6 +3,7 @@
  * again.
  */
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Me, Receipt, Status, Tokens } from "../../edge-answers.ts";
 import type { EdgeClient } from "../../edge-client.ts";
 
@@ -80,6 +81,13 @@ export class Site {
   /** The scopes of these that the credential does not have. */
   lacks(...scopes: readonly string[]): string[] {
     return scopes.filter((scope) => !this.me?.scopes.includes(scope));
+  }
+
+  /** @throws {Interrupted} on Ctrl-C */
+  async pause(ms: number): Promise<undefined> {
+    const { signal } = this.options;
+    await sleep(ms, undefined, { signal }).catch(() => signal.throwIfAborted());
+    return undefined;
   }
 
   /** An account that nobody else has and that opens nothing but this, signed in. @throws what the edge refuses */

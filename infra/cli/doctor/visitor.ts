@@ -67,18 +67,19 @@ async function socketClient(): Promise<typeof import("socket.io-client").io> {
 
 function answerOf(socket: Socket, signal: AbortSignal): Promise<Pick<Visit, "connected" | "code" | "why">> {
   return new Promise((resolve) => {
-    const give = () => resolve({ connected: false, code: undefined, why: "no answer in time" });
-    const tired = setTimeout(give, WITHIN_MS);
-    signal.addEventListener("abort", give, { once: true });
-    socket.once("connect", () => {
+    const settle = (connected: boolean, code: string | undefined, why: string) => {
       clearTimeout(tired);
-      resolve({ connected: true, code: undefined, why: "" });
-    });
+      signal.removeEventListener("abort", stop);
+      resolve({ connected, code, why });
+    };
+    const stop = () => settle(false, undefined, "stopped");
+    const tired = setTimeout(() => settle(false, undefined, "no answer in time"), WITHIN_MS);
+    signal.addEventListener("abort", stop);
+    socket.once("connect", () => settle(true, undefined, ""));
     socket.once("connect_error", (error: Error & { data?: { code?: unknown }; description?: unknown }) => {
-      clearTimeout(tired);
       const code = typeof error.data?.code === "string" ? error.data.code : undefined;
       const status = typeof error.description === "number" ? ` (HTTP ${error.description})` : "";
-      resolve({ connected: false, code, why: `${error.message}${status}` });
+      settle(false, code, `${error.message}${status}`);
     });
   });
 }
