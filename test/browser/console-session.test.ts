@@ -96,17 +96,16 @@ describe("the console", () => {
   });
 
   it("signs out when its session is ended elsewhere, says so, and comes back to where it was", async () => {
-    const { person, page, go } = await seatedWith(LOOKING);
-    await go("#/revocations");
-    await page.getByRole("heading", { name: "Revocations", level: 1 }).waitFor();
+    const { person, page, go, signIn } = await seatedWith(LOOKING);
+    const { login, sub } = await stack.newPerson();
+    await go(`#/people/${sub}`);
+    await page.getByRole("heading", { name: login, level: 1 }).waitFor();
     await stack.edge.revoke({ kind: "user", sub: person.sub }, "left the team");
     await page.getByRole("alert").getByText("You are signed out.").waitFor();
     await page.getByText("The session has been ended.").waitFor();
     expect(await page.getByRole("navigation").count()).toBe(0);
-    await page.getByLabel("Login name").fill(person.login);
-    await page.getByLabel("Password").fill(person.password);
-    await page.getByRole("button", { name: "Sign in" }).click();
-    await page.getByRole("heading", { name: "Revocations", level: 1 }).waitFor();
+    await signIn(person.login, person.password);
+    await page.getByRole("heading", { name: login, level: 1 }).waitFor();
   });
 
   it("signs out in every tab at once", async () => {

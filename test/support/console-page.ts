@@ -1,9 +1,20 @@
 /** The console in a real Chromium, each visitor with a browser profile of their own, and everything that must not happen there noted. */
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import {
+  type Browser,
+  type BrowserContext,
+  type BrowserContextOptions,
+  chromium,
+  type Locator,
+  type Page,
+} from "playwright-core";
 import { obtainChromium } from "../../infra/browser.ts";
 import { until } from "../../infra/until.ts";
+
+/** Of an account that may do everything at the console. */
+export const EVERY_SCOPE =
+  "revocations:write revocations:read sessions:read sessions:write accounts:read accounts:write audit:read keys:write clients:write";
 
 const FLAGS = [
   "--headless",
@@ -81,8 +92,27 @@ async function watch(page: Page, edgeUrl: string, wrongs: string[]): Promise<voi
 
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
+const LOOKS = [
+  { colorScheme: "light", width: 1280 },
+  { colorScheme: "dark", width: 1280 },
+  { colorScheme: "light", width: 360 },
+] as const;
+
+/** What axe-core finds serious, and what is wider than the window: light, dark, and on a phone. */
+export async function faultsInEveryLook(page: Page): Promise<string[]> {
+  const faults: string[] = [];
+  for (const { colorScheme, width } of LOOKS) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize({ width, height: 800 });
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    const found = [...(await seriousFindings(page)), ...(overflow > 0 ? [`${overflow} pixels too wide`] : [])];
+    faults.push(...found.map((fault) => `${colorScheme}, ${width}: ${fault}`));
+  }
+  return faults;
+}
+
 /** What axe-core finds that is serious or critical, one line each. */
-export async function seriousFindings(page: Page): Promise<string[]> {
+async function seriousFindings(page: Page): Promise<string[]> {
   // Given by the browser's own hand: the page's policy takes no script from elsewhere.
   await page.evaluate(await readFile(AXE, "utf8"));
   return await page.evaluate(async () => {
@@ -99,11 +129,6 @@ export async function seriousFindings(page: Page): Promise<string[]> {
   });
 }
 
-/** How far the page is wider than its window, in pixels. */
-export function overflow(page: Page): Promise<number> {
-  return page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
-}
-
 /** Presses Tab until what has the focus is called so. */
 export async function tabTo(page: Page, name: RegExp): Promise<void> {
   let presses = 0;
@@ -118,4 +143,29 @@ export async function tabTo(page: Page, name: RegExp): Promise<void> {
     });
     return name.test(called);
   });
+}
+
+/** Finds somebody and opens their page. */
+export async function lookAt(page: Page, login: string): Promise<void> {
+  await page.getByRole("searchbox", { name: "Search people" }).fill(login);
+  await page.getByRole("link", { name: login }).click();
+  await page.getByRole("heading", { name: login, level: 1 }).waitFor();
+}
+
+export function dialog(page: Page): Locator {
+  return page.getByRole("dialog");
+}
+
+/** Says why, and goes through with it. */
+export async function confirm(page: Page, reason: string): Promise<void> {
+  await dialog(page).getByLabel("Reason").fill(reason);
+  await dialog(page)
+    .getByRole("button", { name: /^Revoke/ })
+    .click();
+}
+
+/** Until the receipt in the dialog says so. */
+export async function untilEnforced(page: Page): Promise<void> {
+  await dialog(page).getByRole("heading", { name: "Revoked" }).waitFor();
+  await dialog(page).locator(".figures").getByText("enforced", { exact: true }).waitFor();
 }
