@@ -11,6 +11,7 @@ import { EdgeClient } from "../../infra/edge-client.ts";
 import { type ObservedSocket, openSocket } from "../../infra/observed-socket.ts";
 import { until } from "../../infra/until.ts";
 import { startWorld, type World } from "../chaos/world.ts";
+import type { Bench } from "./bench.ts";
 import { type Distribution, distributionOf } from "./distribution.ts";
 
 const CLUSTER = "north";
@@ -96,14 +97,20 @@ interface Figures {
   readonly receipt_from: "the call" | "the end of it";
 }
 
-export interface BoundsBench {
-  readonly bench: "bounds";
-  readonly node_version: string;
+interface Bounds {
   readonly nodes: number;
   readonly situations: readonly Figures[];
 }
 
-export async function benchBounds(onProgress: (text: string) => void): Promise<BoundsBench> {
+export const BOUNDS: Bench = {
+  about: "how soon a revocation is enforced in each situation that the README has a bound for",
+  async run(tell) {
+    const result = await measureAll(tell);
+    return { result, rows: [], print: () => print(result) };
+  },
+};
+
+async function measureAll(onProgress: (text: string) => void): Promise<Bounds> {
   const dir = await mkdtemp(join(tmpdir(), "keycard-bench-"));
   const world = await startWorld({
     dir,
@@ -120,7 +127,7 @@ export async function benchBounds(onProgress: (text: string) => void): Promise<B
       onProgress(situation.name);
       situations.push(await measure(world, edge, situation));
     }
-    return { bench: "bounds", node_version: process.version, nodes: NODES, situations };
+    return { nodes: NODES, situations };
   } finally {
     await world.stop();
     await rm(dir, { recursive: true, force: true });
@@ -229,7 +236,7 @@ function redisUrl({ clusters }: World): string {
   return clusters[0]?.redisUrl ?? "";
 }
 
-export function printBoundsBench({ situations }: BoundsBench): void {
+function print({ situations }: Bounds): void {
   const seconds = (ms: number | undefined) => (ms === undefined ? "" : (ms / 1000).toFixed(2)).padStart(9);
   console.log(`\nseconds, p50 and the longest\n`);
   console.log(`  ${"".padEnd(60)}${"bound".padStart(13)}${"closed".padStart(13)}${"receipt".padStart(18)}`);

@@ -10,7 +10,8 @@ import { buildEdge, startEdge } from "../../infra/edge.ts";
 import { EdgeClient } from "../../infra/edge-client.ts";
 import type { Part } from "../../infra/part.ts";
 import { reservePort } from "../../infra/ports.ts";
-import { type Distribution, distributionOf, round } from "./distribution.ts";
+import type { Bench, Row } from "./bench.ts";
+import { type Distribution, distributionOf, ratioOf, type Spread, spreadOf, spreadText } from "./distribution.ts";
 
 const CONCURRENCY = [1, 16] as const;
 const SLICES = 6;
@@ -19,14 +20,14 @@ const WARM_UP_MS = 1_500;
 
 type Peer = "keycard" | "bare";
 
-export interface RefreshBench {
+interface RefreshFigures {
   readonly slices: number;
   readonly sliceMs: number;
   readonly rows: readonly {
     readonly concurrency: number;
     readonly perSecond: Readonly<Record<Peer, number>>;
     /** Of Keycard to bare: the median over the slices. */
-    readonly ratio: number;
+    readonly ratio: Spread;
     readonly latencyMs: Readonly<Record<Peer, Distribution>>;
   }[];
 }
@@ -34,7 +35,26 @@ export interface RefreshBench {
 /** One refresh of one session, for ever: each takes what the one before gave. */
 type Chain = () => Promise<void>;
 
-export async function benchRefresh(onProgress: (text: string) => void): Promise<RefreshBench> {
+export const REFRESH: Bench = {
+  about: "refreshes per second, beside a bare Worker with one write and one signature",
+  async run(tell) {
+    const result = await measureAll(tell);
+    return { result, rows: rowsOf(result), print: () => print(result) };
+  },
+};
+
+const LEAST_RATIO = 0.8;
+
+function rowsOf({ rows }: RefreshFigures): Row[] {
+  return rows.map(({ concurrency, ratio, perSecond }) => ({
+    work: `refreshes a second, ${concurrency} at once, relative to a bare Worker with one write and one signature`,
+    goal: `≥ ${LEAST_RATIO}`,
+    measured: `${spreadText(ratio)} (${perSecond.keycard.toFixed(0)}/s)`,
+    met: ratio.median >= LEAST_RATIO,
+  }));
+}
+
+async function measureAll(onProgress: (text: string) => void): Promise<RefreshFigures> {
   const dir = await mkdtemp(join(tmpdir(), "keycard-bench-"));
   const agent = new Agent({ keepAlive: true, maxSockets: 64 });
   const parts: Part[] = [];
@@ -48,7 +68,7 @@ export async function benchRefresh(onProgress: (text: string) => void): Promise<
       keycard: await keycardChains(keycard, most, agent),
       bare: Array.from({ length: most }, (_, i) => () => post(agent, bare, { session: `s${i}` }).then(() => undefined)),
     };
-    const rows: RefreshBench["rows"][number][] = [];
+    const rows: RefreshFigures["rows"][number][] = [];
     for (const concurrency of CONCURRENCY) rows.push(await compare(chains, concurrency, onProgress));
     return { slices: SLICES, sliceMs: SLICE_MS, rows };
   } finally {
@@ -92,7 +112,7 @@ async function compare(
   chains: Record<Peer, readonly Chain[]>,
   concurrency: number,
   onProgress: (text: string) => void,
-): Promise<RefreshBench["rows"][number]> {
+): Promise<RefreshFigures["rows"][number]> {
   for (const peer of ["keycard", "bare"] as const) await slice(chains[peer], concurrency, WARM_UP_MS);
   const rates: Record<Peer, number[]> = { keycard: [], bare: [] };
   const latencies: Record<Peer, number[]> = { keycard: [], bare: [] };
@@ -104,11 +124,10 @@ async function compare(
       latencies[peer].push(...took);
     }
   }
-  const ratios = rates.keycard.map((rate, i) => rate / (rates.bare[i] ?? Number.NaN));
   return {
     concurrency,
-    perSecond: { keycard: round(median(rates.keycard)), bare: round(median(rates.bare)) },
-    ratio: round(median(ratios)),
+    perSecond: { keycard: spreadOf(rates.keycard).median, bare: spreadOf(rates.bare).median },
+    ratio: ratioOf(rates.keycard, rates.bare),
     latencyMs: { keycard: distributionOf(latencies.keycard), bare: distributionOf(latencies.bare) },
   };
 }
@@ -151,22 +170,15 @@ function post(agent: Agent, url: string, body: object): Promise<unknown> {
   });
 }
 
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const [low = Number.NaN, high = Number.NaN] = [sorted[sorted.length % 2 === 0 ? middle - 1 : middle], sorted[middle]];
-  return (low + high) / 2;
-}
-
-export function printRefreshBench({ slices, sliceMs, rows }: RefreshBench): void {
+function print({ slices, sliceMs, rows }: RefreshFigures): void {
   console.log(`\nRefreshes, ${slices} slices of ${sliceMs / 1000} s each, Keycard beside the bare floor\n`);
-  console.log("  at once   keycard/s    bare/s   ratio   p50 keycard, bare    p99 keycard, bare (ms)");
+  console.log("  at once   keycard/s    bare/s                ratio   p50 keycard, bare    p99 keycard, bare (ms)");
   for (const { concurrency, perSecond, ratio, latencyMs } of rows) {
     const cells = [
       String(concurrency).padStart(9),
       perSecond.keycard.toFixed(0).padStart(11),
       perSecond.bare.toFixed(0).padStart(9),
-      ratio.toFixed(2).padStart(7),
+      spreadText(ratio).padStart(20),
       `${latencyMs.keycard.p50}, ${latencyMs.bare.p50}`.padStart(19),
       `${latencyMs.keycard.p99}, ${latencyMs.bare.p99}`.padStart(20),
     ];

@@ -7,6 +7,7 @@ import { runInNewContext } from "node:vm";
 import { Redis } from "ioredis";
 import { until } from "../../infra/until.ts";
 import { revocationOf, startCluster, type TestCluster, type TestNode } from "../support/realtime-cluster.ts";
+import type { Bench } from "./bench.ts";
 import { round } from "./distribution.ts";
 
 const EVENTS = 20_000;
@@ -23,9 +24,7 @@ const PER_SECOND = 1_000;
 const EVENTS_TO_TRIM = 10;
 const WITHIN_MS = 600_000;
 
-export interface RetentionBench {
-  readonly bench: "retention";
-  readonly node_version: string;
+interface Retention {
   readonly events: number;
   readonly nodes: number;
   /** Bytes. */
@@ -39,7 +38,15 @@ export interface RetentionBench {
 setFlagsFromString("--expose-gc");
 const collectGarbage: () => void = runInNewContext("gc");
 
-export async function benchRetention(onProgress: (text: string) => void): Promise<RetentionBench> {
+export const RETENTION: Bench = {
+  about: "what a thousand revocations a second weigh in Redis and in a node",
+  async run(tell) {
+    const result = await measureAll(tell);
+    return { result, rows: [], print: () => print(result) };
+  },
+};
+
+async function measureAll(onProgress: (text: string) => void): Promise<Retention> {
   const cluster = await startCluster();
   const redis = new Redis(cluster.redis.url);
   try {
@@ -57,7 +64,7 @@ async function measure(
   nodes: readonly TestNode[],
   redis: Redis,
   onProgress: (text: string) => void,
-): Promise<RetentionBench> {
+): Promise<Retention> {
   await revokeMany(cluster, nodes, 1_000, onProgress);
   const before = { heap: heapUsed(nodes), redis: await usedMemory(redis), stream: await streamBytes(redis) };
   await revokeMany(cluster, nodes, EVENTS, onProgress);
@@ -71,7 +78,7 @@ async function measure(
   const filled = await fill(cluster, nodes, redis, onProgress);
   const megabytes = (bytes: number, count: number) => round((bytes * count) / 1e6);
   return {
-    ...{ bench: "retention", node_version: process.version, events: EVENTS, nodes: NODES, each, filled },
+    ...{ events: EVENTS, nodes: NODES, each, filled },
     steady_mb: {
       stream: megabytes(each.in_stream, Math.min(KEPT_EVENTS, KEPT_SECONDS * PER_SECOND)),
       receipts: megabytes(each.receipt, KEPT_SECONDS * PER_SECOND),
@@ -115,7 +122,7 @@ async function fill(
   nodes: readonly TestNode[],
   redis: Redis,
   onProgress: (text: string) => void,
-): Promise<RetentionBench["filled"]> {
+): Promise<Retention["filled"]> {
   onProgress("filling the stream");
   const [[, fields = []] = []] = await redis.xrange(LOG, "-", "+", "COUNT", 1);
   const pipeline = redis.pipeline();
@@ -141,7 +148,7 @@ function heapUsed(nodes: readonly TestNode[]): number {
   return process.memoryUsage().heapUsed;
 }
 
-export function printRetentionBench({ events, nodes, each, filled, steady_mb }: RetentionBench): void {
+function print({ events, nodes, each, filled, steady_mb }: Retention): void {
   console.log(`\n${events} events, ${nodes} nodes`);
   console.log(
     `  bytes each: ${each.in_stream} in the stream, ${each.receipt} as a receipt, ${each.in_a_node} in a node`,

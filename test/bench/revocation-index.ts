@@ -7,6 +7,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import type { RevocableClaims, RevocationEvent } from "#contract/revocation";
 import { RevocationIndex } from "#contract/revocation-index";
+import type { Bench, Row } from "./bench.ts";
 import { distributionOf, round } from "./distribution.ts";
 
 const SIZES = [10, 10_000, 1_000_000];
@@ -31,9 +32,7 @@ interface SizeFigures {
   readonly merge_ns: number;
 }
 
-export interface IndexBench {
-  readonly bench: "index";
-  readonly node_version: string;
+interface IndexFigures {
   readonly sizes: readonly SizeFigures[];
   readonly hour: {
     readonly merged: number;
@@ -47,7 +46,31 @@ export interface IndexBench {
 setFlagsFromString("--expose-gc");
 const collectGarbage: () => void = runInNewContext("gc");
 
-export function benchIndex(onProgress: (text: string) => void): IndexBench {
+export const INDEX: Bench = {
+  about: "what a node's index of revocations weighs and how long a check takes, up to a million",
+  async run(tell) {
+    const result = measureAll(tell);
+    return { result, rows: rowsOf(result), print: () => print(result) };
+  },
+};
+
+const MOST_MB = 100;
+const MOST_CHECK_NS = 300;
+
+function rowsOf({ sizes }: IndexFigures): Row[] {
+  const { entries = 0, bytes_per_entry, check_ns = 0 } = sizes.at(-1) ?? {};
+  const megabytes = Math.round(((bytes_per_entry ?? Number.NaN) * entries) / 1e6);
+  return [
+    {
+      work: "a node's index of a million live revocations",
+      goal: `≤ ${MOST_MB} MB, a check ≤ ${MOST_CHECK_NS} ns`,
+      measured: `${megabytes} MB, ${check_ns} ns of processor time`,
+      met: megabytes <= MOST_MB && check_ns <= MOST_CHECK_NS,
+    },
+  ];
+}
+
+function measureAll(onProgress: (text: string) => void): IndexFigures {
   // Not into the first figures: the compiler has to see it all once.
   measureSize(10_000);
   const sizes = SIZES.map((entries) => {
@@ -55,7 +78,7 @@ export function benchIndex(onProgress: (text: string) => void): IndexBench {
     return measureSize(entries);
   });
   onProgress("an hour of a thousand a second");
-  return { bench: "index", node_version: process.version, sizes, hour: anHour() };
+  return { sizes, hour: anHour() };
 }
 
 function measureSize(entries: number): SizeFigures {
@@ -84,7 +107,7 @@ function mergeAll(index: RevocationIndex, entries: number): number {
   return ns;
 }
 
-function anHour(): IndexBench["hour"] {
+function anHour(): IndexFigures["hour"] {
   const index = new RevocationIndex();
   let most = 0;
   let longest = 0;
@@ -155,7 +178,7 @@ function cpuNs(work: () => void): number {
   return (user + system) * 1_000;
 }
 
-export function printIndexBench({ sizes, hour }: IndexBench): void {
+function print({ sizes, hour }: IndexFigures): void {
   console.log(`\n${["entries", "bytes each", "check, ns", "merge, ns"].map((title) => title.padStart(12)).join("")}`);
   for (const { entries, bytes_per_entry, check_ns, merge_ns } of sizes) {
     console.log(

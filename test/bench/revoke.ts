@@ -5,12 +5,13 @@
  * difference is what that costs. All times are of this one process, which plays every client.
  */
 import { mkdtemp, rm } from "node:fs/promises";
-import { availableParallelism, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EdgeClient, type Tokens } from "../../infra/edge-client.ts";
 import { type ObservedSocket, openSocket } from "../../infra/observed-socket.ts";
 import { type Stack, type StackNode, startStack } from "../../infra/stack.ts";
 import { until } from "../../infra/until.ts";
+import type { Bench } from "./bench.ts";
 import { type Distribution, distributionOf, round } from "./distribution.ts";
 
 const ROUNDS = 200;
@@ -27,12 +28,9 @@ interface RevokeSample {
   readonly lastApplied: number;
 }
 
-export interface RevokeBench {
-  readonly bench: "revoke";
+interface RevokeFigures {
   readonly rounds: number;
   readonly nodes: number;
-  readonly cores: number;
-  readonly node_version: string;
   /** Milliseconds from the call. */
   readonly revocation: {
     readonly last_closed: Distribution;
@@ -45,7 +43,15 @@ export interface RevokeBench {
   readonly ratio: { readonly p50: number; readonly p99: number };
 }
 
-export async function benchRevoke(onProgress: (text: string) => void): Promise<RevokeBench> {
+export const REVOKE: Bench = {
+  about: "revocation to last closed socket, beside disconnectSockets",
+  async run(tell) {
+    const result = await measureAll(tell);
+    return { result, rows: [], print: () => print(result) };
+  },
+};
+
+async function measureAll(onProgress: (text: string) => void): Promise<RevokeFigures> {
   const dir = await mkdtemp(join(tmpdir(), "keycard-bench-"));
   let stack: Stack | undefined;
   try {
@@ -62,7 +68,7 @@ export async function benchRevoke(onProgress: (text: string) => void): Promise<R
   }
 }
 
-async function measure(stack: Stack, onProgress: (text: string) => void): Promise<RevokeBench> {
+async function measure(stack: Stack, onProgress: (text: string) => void): Promise<RevokeFigures> {
   const [first] = stack.nodes;
   if (first === undefined) throw new Error("the stack has no node");
   const edge = new EdgeClient(stack);
@@ -133,7 +139,7 @@ async function lastClosed(sockets: ObservedSocket[]): Promise<number> {
   return Math.max(...sockets.map(({ disconnectedAt }) => disconnectedAt ?? Number.NaN));
 }
 
-function report(stack: Stack, revocations: readonly RevokeSample[], rooms: readonly number[]): RevokeBench {
+function report(stack: Stack, revocations: readonly RevokeSample[], rooms: readonly number[]): RevokeFigures {
   const of = (pick: (sample: RevokeSample) => number) => distributionOf(revocations.map(pick));
   const revocation = {
     last_closed: of((sample) => sample.lastClosed),
@@ -144,21 +150,18 @@ function report(stack: Stack, revocations: readonly RevokeSample[], rooms: reado
   const room = distributionOf(rooms);
   const { p50, p99 } = revocation.last_closed;
   return {
-    bench: "revoke",
     rounds: rooms.length,
     nodes: stack.nodes.length,
-    cores: availableParallelism(),
-    node_version: process.version,
     revocation,
     disconnect_sockets: { last_closed: room },
     ratio: { p50: round(p50 / room.p50), p99: round(p99 / room.p99) },
   };
 }
 
-export function printRevokeBench({ rounds, nodes, cores, revocation, disconnect_sockets, ratio }: RevokeBench): void {
+function print({ rounds, nodes, revocation, disconnect_sockets, ratio }: RevokeFigures): void {
   const line = (label: string, { p50, p99, max }: Distribution) =>
     console.log(`  ${label.padEnd(50)}${[p50, p99, max].map((ms) => ms.toFixed(2).padStart(9)).join("")}`);
-  console.log(`\n${rounds} rounds, ${nodes} nodes, one socket on each; ${cores} cores; milliseconds\n`);
+  console.log(`\n${rounds} rounds, ${nodes} nodes, one socket on each; milliseconds\n`);
   console.log(`  ${"".padEnd(50)}${["p50", "p99", "max"].map((title) => title.padStart(9)).join("")}`);
   line("revocation: call to last socket closed", revocation.last_closed);
   line("  call to 202", revocation.answered);

@@ -1,63 +1,58 @@
-/** `npm run bench -- NAME [--json]`: one measurement, for people or as one JSON document. */
+/**
+ * `npm run bench [-- NAME...] [--json] [--save]`: measurements, one after the other, all of them unless some are named; for people, or as one
+ * JSON document. `--save` keeps them, and writes README's table of results anew.
+ */
 import { parseArgs } from "node:util";
-import { benchBounds, printBoundsBench } from "./bounds.ts";
-import { benchRefresh, printRefreshBench } from "./refresh.ts";
-import { benchRetention, printRetentionBench } from "./retention.ts";
-import { benchIndex, printIndexBench } from "./revocation-index.ts";
-import { benchRevoke, printRevokeBench } from "./revoke.ts";
-
-interface Bench {
-  readonly about: string;
-  /** @returns how to print it for people, and what it measured */
-  run(onProgress: (text: string) => void): Promise<{ readonly result: object; print(): void }>;
-}
+import type { Bench, Outcome } from "./bench.ts";
+import { BOUNDS } from "./bounds.ts";
+import { type Machine, thisMachine } from "./machine.ts";
+import { REFRESH } from "./refresh.ts";
+import { saveResults } from "./results.ts";
+import { RETENTION } from "./retention.ts";
+import { INDEX } from "./revocation-index.ts";
+import { REVOKE } from "./revoke.ts";
 
 const BENCHES: Readonly<Record<string, Bench>> = {
-  bounds: {
-    about: "how soon a revocation is enforced in each situation that the README has a bound for",
-    async run(onProgress) {
-      const result = await benchBounds(onProgress);
-      return { result, print: () => printBoundsBench(result) };
-    },
-  },
-  index: {
-    about: "what a node's index of revocations weighs and how long a check takes, up to a million",
-    async run(onProgress) {
-      const result = benchIndex(onProgress);
-      return { result, print: () => printIndexBench(result) };
-    },
-  },
-  refresh: {
-    about: "refreshes per second, beside a bare Worker with one write and one signature",
-    async run(onProgress) {
-      const result = await benchRefresh(onProgress);
-      return { result, print: () => printRefreshBench(result) };
-    },
-  },
-  retention: {
-    about: "what a thousand revocations a second weigh in Redis and in a node",
-    async run(onProgress) {
-      const result = await benchRetention(onProgress);
-      return { result, print: () => printRetentionBench(result) };
-    },
-  },
-  revoke: {
-    about: "revocation to last closed socket, beside disconnectSockets",
-    async run(onProgress) {
-      const result = await benchRevoke(onProgress);
-      return { result, print: () => printRevokeBench(result) };
-    },
-  },
+  bounds: BOUNDS,
+  index: INDEX,
+  refresh: REFRESH,
+  retention: RETENTION,
+  revoke: REVOKE,
 };
 
-const { positionals, values } = parseArgs({ allowPositionals: true, options: { json: { type: "boolean" } } });
-const bench = BENCHES[positionals[0] ?? ""];
-if (bench === undefined) {
-  console.error("Usage: npm run bench -- NAME [--json]\n");
+function usage(): never {
+  console.error("Usage: npm run bench [-- NAME...] [--json] [--save]\n");
   for (const [name, { about }] of Object.entries(BENCHES)) console.error(`  ${name.padEnd(10)}${about}`);
   process.exit(2);
 }
-const { result, print } = await bench.run((text) => console.error(`  … ${text}`));
-if (values.json) console.log(JSON.stringify(result, null, 2));
-else print();
+
+function printMachine({ date, system, cpu, cores, load, versions }: Machine): void {
+  console.log(`${date}, ${system}, ${cores} cores (${cpu}), load ${load}`);
+  console.log(
+    `${Object.entries(versions)
+      .map(([name, version]) => `${name} ${version}`)
+      .join(", ")}`,
+  );
+}
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: "boolean" }, save: { type: "boolean" } },
+});
+const names = positionals.length > 0 ? positionals : Object.keys(BENCHES);
+if (names.some((name) => BENCHES[name] === undefined)) usage();
+const machine = thisMachine();
+if (!values.json) printMachine(machine);
+const outcomes: Record<string, Outcome> = {};
+for (const name of names) {
+  const outcome = await BENCHES[name]?.run((text) => console.error(`  … ${name}: ${text}`));
+  if (outcome === undefined) continue;
+  outcomes[name] = outcome;
+  if (!values.json) outcome.print();
+}
+if (values.json) {
+  const results = Object.entries(outcomes).map(([name, { result, rows }]) => [name, { result, rows }]);
+  console.log(JSON.stringify({ machine, ...Object.fromEntries(results) }, null, 2));
+}
+if (values.save) saveResults(outcomes, machine);
 process.exit(0);
