@@ -5,17 +5,7 @@
  * whoever can write there can neither pass for a node nor forge a receipt. What the edge says it signs with its own key, as
  * always: the secret lets nobody in and revokes nobody.
  */
-import {
-  base64url,
-  decodeJwt,
-  errors,
-  FlattenedSign,
-  flattenedVerify,
-  type JWTPayload,
-  type JWTVerifyGetKey,
-  jwtVerify,
-  SignJWT,
-} from "jose";
+import { base64url, decodeJwt, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify, SignJWT } from "jose";
 import { type SigningKey, signTyped, type TokenRules, verifyJwt } from "./access-token.ts";
 import { Refusal } from "./refusal.ts";
 import { type RevocationEvent, readRevocation } from "./revocation.ts";
@@ -30,37 +20,6 @@ export type ClusterSecrets = readonly [current: string, ...previous: string[]];
 const SEAL = { alg: "HS256" } as const;
 /** Seconds that a query or an answer is good for. */
 export const FRESH_SECONDS = 60;
-
-/**
- * Seals words: the signature of a JWS with detached content (RFC 7515 appendix F), whose payload is the words as a JSON array.
- *
- * @param words first what kind of thing it is, then all that it depends on, so that the seal fits nothing else
- */
-export async function seal(secrets: ClusterSecrets, words: readonly (string | number)[]): Promise<string> {
-  const jws = await new FlattenedSign(bytesOf(JSON.stringify(words)))
-    .setProtectedHeader(SEAL)
-    .sign(bytesOf(secrets[0]));
-  return jws.signature;
-}
-
-/** Whether somebody who knows the secret, or the one of before, put this seal on exactly these words. */
-export async function isSealed(
-  secrets: ClusterSecrets,
-  words: readonly (string | number)[],
-  signature: string,
-): Promise<boolean> {
-  const header = base64url.encode(JSON.stringify(SEAL));
-  const jws = { protected: header, payload: base64url.encode(JSON.stringify(words)), signature };
-  for (const secret of secrets) {
-    try {
-      await flattenedVerify(jws, bytesOf(secret), { algorithms: [SEAL.alg] });
-      return true;
-    } catch {
-      // Not with this one.
-    }
-  }
-  return false;
-}
 
 /** The `typ` of the token with which a node asks for the feed. */
 export const FEED_QUERY_TYPE = "feed-query+jwt";
