@@ -5,7 +5,10 @@
 import { parseArgs } from "node:util";
 import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
+import { CATCHUP } from "./catchup.ts";
+import { CUT } from "./cut.ts";
 import { type Machine, thisMachine } from "./machine.ts";
+import { MASS } from "./mass.ts";
 import { REFRESH } from "./refresh.ts";
 import { saveResults } from "./results.ts";
 import { RETENTION } from "./retention.ts";
@@ -14,7 +17,10 @@ import { REVOKE } from "./revoke.ts";
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   bounds: BOUNDS,
+  catchup: CATCHUP,
+  cut: CUT,
   index: INDEX,
+  mass: MASS,
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,
