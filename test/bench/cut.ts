@@ -10,7 +10,7 @@ import { type Link, linkTo } from "../support/link.ts";
 import type { Bench, Row } from "./bench.ts";
 import { ADAPTERS, type AdapterName, type Kind } from "./closing-node.ts";
 import { type ClosingNode, type ClosingNodes, startClosingNodes } from "./closing-nodes.ts";
-import { type Crowd, startCrowd } from "./crowd.ts";
+import { type Crowd, startCrowd } from "./leavers.ts";
 
 const KINDS: readonly Kind[] = ["keycard", ...ADAPTERS];
 const ROUNDS = 3;

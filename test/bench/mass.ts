@@ -9,10 +9,10 @@
 import type { RevocationTarget } from "#contract/revocation";
 import type { Bench, Row } from "./bench.ts";
 import { type ClosingNode, type ClosingNodes, startClosingNodes } from "./closing-nodes.ts";
-import { atMost, type Crowd, startCrowd } from "./crowd.ts";
-import type { CrowdOrder } from "./crowd-process.ts";
 import { ratioOf, type Spread, spreadOf, spreadText } from "./distribution.ts";
 import { inTurns, type Turns } from "./in-turns.ts";
+import { atMost, type Crowd, startCrowd } from "./leavers.ts";
+import type { LeaversOrder } from "./leavers-process.ts";
 
 const SIDES = ["keycard", "classic"] as const;
 type Side = (typeof SIDES)[number];
@@ -150,7 +150,7 @@ async function timeClosing(
   side: ClosingNodes,
   kind: Side,
   crowd: Crowd,
-  clients: CrowdOrder["clients"],
+  clients: LeaversOrder["clients"],
   order: Order,
 ): Promise<Closed> {
   const [node] = side.nodes as [ClosingNode];

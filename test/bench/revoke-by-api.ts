@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EdgeClient } from "../../infra/edge-client.ts";
 import { startStack } from "../../infra/stack.ts";
-import type { Crowd } from "./crowd.ts";
+import type { Crowd } from "./leavers.ts";
 
 export interface EdgeSide {
   /** Milliseconds from the call: until the last socket was closed, and until the edge said that the receipt is whole. */

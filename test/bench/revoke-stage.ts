@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import type { AdapterName } from "./closing-node.ts";
 import { type ClosingNode, type ClosingNodes, startClosingNodes } from "./closing-nodes.ts";
-import { type Crowd, startCrowd } from "./crowd.ts";
+import { type Crowd, startCrowd } from "./leavers.ts";
 import { watchReceipts } from "./whole-receipts.ts";
 
 /** Milliseconds. */

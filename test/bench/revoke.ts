@@ -9,9 +9,9 @@
  */
 import type { Bench, Row } from "./bench.ts";
 import { ADAPTERS, type AdapterName } from "./closing-node.ts";
-import { type Crowd, startCrowd } from "./crowd.ts";
 import { type Distribution, distributionOf, ratioOf, type Spread, spreadText } from "./distribution.ts";
 import { inTurns, type Turns } from "./in-turns.ts";
+import { type Crowd, startCrowd } from "./leavers.ts";
 import { type EdgeSide, startEdgeSide } from "./revoke-by-api.ts";
 import { type Closing, type Stage, startStage } from "./revoke-stage.ts";
 

@@ -1,13 +1,13 @@
 /** Thousands of clients, in a process of their own. */
 import { join } from "node:path";
 import { until } from "../../infra/until.ts";
-import type { CrowdOrder, Departures } from "./crowd-process.ts";
+import type { Departures, LeaversOrder } from "./leavers-process.ts";
 import { type ServerProcess, startServerProcess } from "./server-process.ts";
 
 export interface Crowd {
   readonly process: ServerProcess<object>;
   /** Resolves when all of them are in. */
-  open(group: string, clients: CrowdOrder["clients"]): Promise<void>;
+  open(group: string, clients: LeaversOrder["clients"]): Promise<void>;
   /** Resolves when so many of a group were told to go, or, with `closed`, when their connections are closed. */
   departed(group: string, count: number, until?: "told" | "closed"): Promise<Departures>;
   /** They go by themselves. */
@@ -28,10 +28,10 @@ export function atMost(sockets: number): number {
 }
 
 export async function startCrowd(): Promise<Crowd> {
-  const crowd = await startServerProcess<object>(join(import.meta.dirname, "crowd-process.ts"), {});
+  const crowd = await startServerProcess<object>(join(import.meta.dirname, "leavers-process.ts"), {});
   return {
     process: crowd,
-    open: (group, clients) => crowd.ask("open", { group, clients, atOnce: AT_ONCE } satisfies CrowdOrder),
+    open: (group, clients) => crowd.ask("open", { group, clients, atOnce: AT_ONCE } satisfies LeaversOrder),
     departed(group, count, when = "told") {
       const all = async () => {
         const departures = await crowd.ask<Departures>("departed", group);

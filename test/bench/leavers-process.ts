@@ -1,9 +1,9 @@
-/** Clients by the thousand in a process of their own, so that what they do is not what is measured. Started by `crowd.ts`. */
+/** Clients by the thousand in a process of their own, so that what they do is not what is measured. Started by `leavers.ts`. */
 import type { Socket } from "node:net";
 import { serveMeasured } from "./measured-process.ts";
 import { openRawSocket } from "./raw-socket.ts";
 
-export interface CrowdOrder {
+export interface LeaversOrder {
   /** Names those that are opened together. */
   readonly group: string;
   readonly clients: readonly {
@@ -27,7 +27,7 @@ const sockets = new Map<string, Socket[]>();
 const departures = new Map<string, bigint[]>();
 const closed = new Map<string, number>();
 
-async function open({ group, clients, atOnce }: CrowdOrder): Promise<void> {
+async function open({ group, clients, atOnce }: LeaversOrder): Promise<void> {
   const gone: bigint[] = [];
   const opened: Socket[] = [];
   departures.set(group, gone);
