@@ -5,6 +5,7 @@
 import { parseArgs } from "node:util";
 import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
+import { HANDSHAKE } from "./handshake.ts";
 import { type Machine, thisMachine } from "./machine.ts";
 import { REFRESH } from "./refresh.ts";
 import { saveResults } from "./results.ts";
@@ -14,6 +15,7 @@ import { REVOKE } from "./revoke.ts";
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   bounds: BOUNDS,
+  handshake: HANDSHAKE,
   index: INDEX,
   refresh: REFRESH,
   retention: RETENTION,
