@@ -7,6 +7,7 @@ import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
 import { CATCHUP } from "./catchup.ts";
 import { CUT } from "./cut.ts";
+import { HANDSHAKE } from "./handshake.ts";
 import { type Machine, thisMachine } from "./machine.ts";
 import { MASS } from "./mass.ts";
 import { REFRESH } from "./refresh.ts";
@@ -19,6 +20,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   bounds: BOUNDS,
   catchup: CATCHUP,
   cut: CUT,
+  handshake: HANDSHAKE,
   index: INDEX,
   mass: MASS,
   refresh: REFRESH,
