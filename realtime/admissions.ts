@@ -166,23 +166,30 @@ export class Admissions {
     revocations.merge(event);
     if (event.targets.some(({ kind }) => kind === "key")) this.#options.onKeyRevoked(issuer);
     const hit = sockets.hitBy(event);
-    const applied = { expiresAt: event.expires_at, done: this.#enforce(event, hit) };
+    // Most hit nobody here, and a node that was away hears of a hundred thousand.
+    const done = hit.size === 0 ? Promise.resolve(this.#word(0)) : this.#enforce(event, hit);
+    const applied = { expiresAt: event.expires_at, done };
     this.#applied.set(nameOf(issuer, event.id), applied);
     if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
     this.#options.onApplied(event, way, hit.size);
+    if (hit.size === 0) this.#options.onRevoked(event, 0);
     return applied;
   }
 
   async #enforce(event: RevocationEvent, hit: ReadonlySet<Admission>): Promise<NodeReceipt> {
     this.#closingEvents += 1;
     try {
-      const left = event.mode === "reauthenticate" && hit.size > 0 ? await this.#reauthenticate(event, hit) : hit;
+      const left = event.mode === "reauthenticate" ? await this.#reauthenticate(event, hit) : hit;
       const closed = await disconnectAll(left, event.code);
       this.#options.onRevoked(event, closed);
-      return { node: this.#options.node, applied_at: Date.now(), closed };
+      return this.#word(closed);
     } finally {
       this.#closingEvents -= 1;
     }
+  }
+
+  #word(closed: number): NodeReceipt {
+    return { node: this.#options.node, applied_at: Date.now(), closed };
   }
 
   /** Asks for other tokens, and resolves after the margin to those who have brought none. */

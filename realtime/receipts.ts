@@ -44,6 +44,8 @@ export interface ReceiptsOptions {
   readonly secrets: ClusterSecrets;
   readonly self: Member;
   readonly peers: Peers;
+  /** Whether words may wait until somebody flushes: while a node finds out what it missed, that goes first. */
+  mayWait(): boolean;
   /** Something in Redis that no node of this cluster sealed. */
   onForged(what: string): void;
 }
@@ -83,7 +85,7 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
   /** In one go for all that wait. */
   async function write(): Promise<void> {
     while (unwritten.size > 0) {
-      const batch = [...unwritten].slice(0, WORDS_AT_ONCE);
+      const batch = firstOf(unwritten, WORDS_AT_ONCE);
       const words = batch.map(([, { issuer, id, word }]) => sealedWord(issuer, id, word));
       const keys = batch.map(([, { issuer, id }]) => receiptKey(issuer, id));
       const before = (await links.eval(ACKNOWLEDGE, keys, [field, ...words])) as string[];
@@ -208,7 +210,7 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
       const word = await done;
       unwritten.set(receiptKey(issuer, id), { issuer, id, word });
       if (unwritten.size > WORDS_KEPT) unwritten.delete(unwritten.keys().next().value ?? "");
-      await flush();
+      if (!options.mayWait()) await flush();
     },
     async read(issuer, ids, waitMs) {
       const until = performance.now() + waitMs;
@@ -220,4 +222,10 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
       }
     },
   };
+}
+
+function firstOf<T>(all: Iterable<T>, count: number): T[] {
+  const first: T[] = [];
+  for (const each of all) if (first.push(each) >= count) break;
+  return first;
 }

@@ -6,7 +6,15 @@
  * always: the secret lets nobody in and revokes nobody.
  */
 import { base64url, decodeJwt, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify, SignJWT } from "jose";
-import { type SigningKey, signTyped, type TokenRules, verifyJwt } from "./access-token.ts";
+import {
+  checkSignature,
+  judgeJwt,
+  type SignedJwt,
+  type SigningKey,
+  signTyped,
+  type TokenRules,
+  verifyJwt,
+} from "./access-token.ts";
 import { Refusal } from "./refusal.ts";
 import { type RevocationEvent, readRevocation } from "./revocation.ts";
 import { isCount, isName, isRecord } from "./shapes.ts";
@@ -38,7 +46,7 @@ export const MAX_WORDS = 50;
 /** Nodes of one cluster. */
 export const MAX_NODES = 1_000;
 /** Characters of a page: a thousand events of a target or two each. */
-const MAX_PAGE_LENGTH = 4 * 1024 * 1024;
+export const MAX_PAGE_LENGTH = 4 * 1024 * 1024;
 
 /** Who asks for the feed, and what that node has to tell. */
 export interface FeedQuery {
@@ -146,8 +154,12 @@ export async function verifyFeedPage(
   rules: TokenRules,
   now: Date = new Date(),
 ): Promise<FeedPage> {
-  const judged = { ...rules, typ: FEED_PAGE_TYPE, maxLength: MAX_PAGE_LENGTH };
-  const { payload } = await verifyJwt(token, keys, judged, now);
+  return judgeFeedPage(await checkSignature(token, keys, { ...rules, maxLength: MAX_PAGE_LENGTH }), nonce, rules, now);
+}
+
+/** Judges all of a page but its signature. @throws {Refusal} as {@link verifyFeedPage} */
+export function judgeFeedPage(jwt: SignedJwt, nonce: string, rules: TokenRules, now: Date = new Date()): FeedPage {
+  const { payload } = judgeJwt(jwt, { ...rules, typ: FEED_PAGE_TYPE }, now);
   const { after, upto, head, first, events } = payload;
   if (payload.nonce !== nonce) throw new Refusal("token_invalid", { detail: "an answer to another query" });
   if (!isCount(after) || !isCount(upto) || !isCount(head) || !isCount(first) || !Array.isArray(events)) {
