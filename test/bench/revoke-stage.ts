@@ -8,7 +8,7 @@ import { watchReceipts } from "./whole-receipts.ts";
 /** Milliseconds. */
 export interface Closing {
   readonly closedMs: number;
-  /** Until the receipt was whole and the sockets were closed; the same as `closedMs` where there is no receipt. */
+  /** Until the receipt was whole and the sockets were closed; the same as `closedMs` where nobody looks, or there is none. */
   readonly wholeMs: number;
 }
 
@@ -16,8 +16,8 @@ export interface Stage {
   readonly running: ClosingNodes;
   /** Clients of which nobody is idle. */
   readonly crowd: Crowd;
-  /** From the moment that the first node has the event. */
-  byEvent(): Promise<Closing>;
+  /** From the moment that the first node has the event. @param isWatched whether it is seen when the receipt is whole */
+  byEvent(isWatched: boolean): Promise<Closing>;
   /** From the call on the first node. */
   byRoom(adapter: AdapterName): Promise<Closing>;
   /** PUBLISH on the first node, heard on the last. */
@@ -40,7 +40,8 @@ export async function startStage(
   const [first, last] = [nodes[0] as ClosingNode, nodes.at(-1) as ClosingNode];
   const ids: string[] = [];
 
-  async function byEvent(): Promise<Closing> {
+  async function byEvent(isWatched: boolean): Promise<Closing> {
+    await receipts.listen(isWatched);
     const sub = `u_${randomUUID()}`;
     const token = await issuer.token({ sub });
     await crowd.open(
@@ -49,7 +50,7 @@ export async function startStage(
     );
     const event = issuer.decide([{ kind: "session", sid: `${sub}.s` }]);
     const set = await issuer.sign(event);
-    const whole = receipts.whole(event.id, count);
+    const whole = isWatched ? receipts.whole(event.id, count) : 0n;
     await issuer.push(portOf(first, "keycard"), set);
     const [wholeAt, { last: closedAt }] = [await whole, await crowd.departed(sub, count)];
     const pushedAt = await first.ask<bigint>("pushedAt");

@@ -5,6 +5,8 @@
 import { Redis } from "ioredis";
 
 export interface WholeReceipts {
+  /** Whether Redis tells. What it tells costs time, too, so that it is not to when nobody listens. */
+  listen(isListening: boolean): Promise<void>;
   /** Resolves with when so many nodes had left their word, by the machine's monotonic clock. */
   whole(id: string, nodes: number): Promise<bigint>;
   stop(): void;
@@ -15,7 +17,6 @@ const OTHER_FIELDS = 2;
 
 export async function watchReceipts(redisUrl: string): Promise<WholeReceipts> {
   const [commands, ear] = [new Redis(redisUrl), new Redis(redisUrl)];
-  await commands.config("SET", "notify-keyspace-events", "Kh");
   const writes = new Map<string, bigint[]>();
   const waiting = new Map<string, () => void>();
   await ear.psubscribe("__keyspace@*__:{keycard}:receipt:*");
@@ -26,6 +27,9 @@ export async function watchReceipts(redisUrl: string): Promise<WholeReceipts> {
     waiting.get(id)?.();
   });
   return {
+    async listen(isListening) {
+      await commands.config("SET", "notify-keyspace-events", isListening ? "Kh" : "");
+    },
     whole: (id, nodes) =>
       new Promise((resolve) => {
         const look = () => {
