@@ -148,12 +148,28 @@ test("what is older than the retention goes, says that it went, and the rest sti
   expect(await verification()).toMatchObject({ intact: false, broken: { position: 4, problem: "missing" } });
 });
 
-test("retention keeps what is young, and comes again the next day", async () => {
+test("a trail without room for more lets go of its oldest and no others, says so, and the rest still verifies", async () => {
+  for (let times = 0; times < 4; times++) await write(80, { receipt: "x".repeat(100_000) });
+  expect((await ask(own.ends())).bytes).toBeGreaterThan(30_000_000);
+  await until(async () => {
+    await runDurableObjectAlarm(own);
+    const alarm = await runInDurableObject(own, (_, { storage }) => storage.getAlarm());
+    expect(alarm).toBeGreaterThan(Date.now() + 60_000);
+  });
+  const { bytes, anchor, head } = await ask(own.ends());
+  expect(bytes).toBeLessThanOrEqual(30_000_000);
+  expect(bytes).toBeGreaterThan(28_000_000);
+  expect(await verification(anchor)).toMatchObject({ intact: true, checked: head - anchor });
+  const [last] = (await ask(own.read({ order: "desc", limit: 1 }))).records;
+  expect(last).toMatchObject({ type: "audit_truncated", reason: expect.stringContaining("there is no room for more") });
+});
+
+test("retention keeps what is young, and comes again within the day", async () => {
   await write(2);
   expect(await runDurableObjectAlarm(own)).toBe(true);
   expect(await verification()).toMatchObject({ intact: true, checked: 2 });
   const alarm = await runInDurableObject(own, (_, { storage }) => storage.getAlarm());
-  expect(alarm).toBeGreaterThan(Date.now() + DAY_MS / 2);
+  expect(alarm).toBeGreaterThan(Date.now() + DAY_MS / 48);
 });
 
 test("pages go on where the last one ended, and filters find what they name", async () => {

@@ -21,6 +21,8 @@ export default defineConfig({
           ALLOWED_ORIGINS: "https://app.keycard.test, capacitor://localhost",
           TRUSTED_ISSUERS: JSON.stringify(trustedIssuers(inject<string>("issuerServer"))),
           TRUSTED_TRANSMITTERS: JSON.stringify(trustedTransmitters(inject<string>("issuerServer"))),
+          // A trail and a log can be filled here.
+          STORAGE_MAX_MEGABYTES: "30",
           CLUSTERS: JSON.stringify(clusters(inject<string>("clusterServer"))),
           CLUSTER_SECRETS: JSON.stringify(CLUSTER_SECRETS),
         },
