@@ -35,7 +35,6 @@ export default defineConfig({
     include: ["*.test.ts"],
     globalSetup: ["cluster-server.ts", "issuer-server.ts"],
     silent: "passed-only",
-    maxWorkers: 2,
     // A busy machine is no failure: what hangs is still found.
     testTimeout: 90_000,
     hookTimeout: 60_000,
