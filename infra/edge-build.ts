@@ -8,11 +8,10 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs
 import { join, relative } from "node:path";
 
 const ROOT = join(import.meta.dirname, "..");
-const EDGE = join(ROOT, "edge");
-const CONFIG = join(EDGE, "wrangler.jsonc");
+const CONFIG = join(ROOT, "edge", "wrangler.jsonc");
 const BUNDLER = join(import.meta.dirname, "edge-bundle.ts");
 /** Besides the edge itself, what it is built from and by. */
-const MATERIAL = [BUNDLER, join(import.meta.dirname, "console-bundle.ts"), join(ROOT, "package-lock.json")];
+const MATERIAL = ["infra/edge-bundle.ts", "infra/console-bundle.ts", "package-lock.json"];
 /** What building itself writes there. */
 const MADE = /(^|\/)(dist|\.wrangler|node_modules)(\/|$)|worker-configuration\.d\.ts$/;
 const KEPT = join(ROOT, ".keycard", "edge-builds");
@@ -21,7 +20,7 @@ const KEEP = 3;
 /** Bundles the Worker into a directory that is then the caller's own. @param config of another Worker than ours, which is not kept */
 export async function buildEdge(bundleDir: string, config = CONFIG): Promise<void> {
   if (config !== CONFIG) return await bundle(bundleDir, config);
-  const kept = join(KEPT, await sourceHash());
+  const kept = join(KEPT, await sourceHash(ROOT));
   if (!(await isThere(kept))) await keep(kept);
   await cp(kept, bundleDir, { recursive: true });
 }
@@ -50,12 +49,13 @@ async function bundle(bundleDir: string, config: string): Promise<void> {
   if (code !== 0) throw new Error(`The Worker could not be built:\n${output.trim()}`);
 }
 
-async function sourceHash(): Promise<string> {
-  const entries = await readdir(EDGE, { recursive: true, withFileTypes: true });
+/** Names everything in a checkout that the Worker is made of. */
+export async function sourceHash(root: string): Promise<string> {
+  const entries = await readdir(join(root, "edge"), { recursive: true, withFileTypes: true });
   const inEdge = entries.filter((entry) => entry.isFile()).map(({ parentPath, name }) => join(parentPath, name));
-  const files = [...inEdge.filter((path) => !MADE.test(relative(EDGE, path))), ...MATERIAL].sort();
+  const names = [...inEdge.map((path) => relative(root, path)), ...MATERIAL].filter((name) => !MADE.test(name)).sort();
   const hash = createHash("sha256").update(process.version);
-  for (const path of files) hash.update(`\0${relative(ROOT, path)}\0`).update(await readFile(path));
+  for (const name of names) hash.update(`\0${name}\0`).update(await readFile(join(root, name)));
   return hash.digest("hex").slice(0, 32);
 }
 
