@@ -50,7 +50,7 @@ export default defineConfig({
           name: "realtime",
           root: import.meta.dirname,
           include: ["realtime/*.test.ts"],
-          testTimeout: 30 * SECOND,
+          testTimeout: 120 * SECOND,
           hookTimeout: 60 * SECOND,
           // They wait for leases to end more than they work.
           maxWorkers: 4,

@@ -17,7 +17,7 @@ import { AUDIT_TYPES as SHOWN_TYPES } from "../../edge/console/audit-types.ts";
 import { ask } from "../../edge/outcome.ts";
 import { asClient } from "./clients.ts";
 import { until } from "./cluster.ts";
-import { ADMIN, call, login, newPerson, ok, PASSWORD, post, refusal, revoke } from "./edge.ts";
+import { ADMIN, call, newMember, ok, PASSWORD, post, refusal, revoke, signIn } from "./edge.ts";
 
 const DAY_MS = 86_400_000;
 const trail = () => env.AUDIT_TRAIL.getByName("trail");
@@ -249,7 +249,7 @@ test("a search through more than one call can look through says where to go on, 
 });
 
 test("a sign-in is recorded with who and from where, but never with the full address", async () => {
-  const person = await newPerson({ tid: "acme" });
+  const person = await newMember({ tid: "acme" });
   const headers = { "cf-connecting-ip": "203.0.113.77", "user-agent": "a browser" };
   await ok(await post("/login", { login: person.login, password: PASSWORD }, headers));
   const record = await recorded("sign_in", person.sub);
@@ -275,8 +275,8 @@ test("a failed sign-in is recorded without the password, and without the login n
 });
 
 test("a revocation is recorded with its actor, its reason and the way to its receipt", async () => {
-  const person = await newPerson();
-  await login(person);
+  const person = await newMember();
+  await signIn(person);
   const { id } = await revoke({ kind: "user", sub: person.sub });
   const record = await recorded("revocation", person.sub);
   expect(record).toMatchObject({ revocation: id, actor: { kind: "admin", id: "root" } });
@@ -398,7 +398,7 @@ test("whoever looks after one tenant sees the records of that one, whatever they
 });
 
 test("nobody but administrators reads it", async () => {
-  const { access_token } = await login({ login: (await newPerson()).login });
+  const { access_token } = await signIn(await newMember());
   for (const path of ["/admin/audit", "/admin/audit/verify"]) {
     expect(await refusal(await call("GET", path))).toBe("token_missing");
     const response = await call("GET", path, undefined, { authorization: `Bearer ${access_token}` });
