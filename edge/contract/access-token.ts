@@ -93,7 +93,9 @@ export async function verifyAccessToken(
 /** Judges all of an access token but its signature. @throws {Refusal} `token_invalid`, `token_expired` */
 export function judgeAccessToken(jwt: SignedJwt, rules: TokenRules, now: Date = new Date()): VerifiedClaims {
   const { payload, kid } = judgeJwt(jwt, { ...rules, typ: ACCESS_TOKEN_TYPE }, now);
-  return { ...accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds), kid };
+  const claims = accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds);
+  // One string for all who hold one of the issuer's tokens.
+  return { ...claims, iss: rules.issuer, kid };
 }
 
 function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessTokenClaims {

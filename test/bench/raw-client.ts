@@ -24,8 +24,8 @@ const CONNECT_WITHIN_MS = 60_000;
 /** An empty mask: the content is ours, and no proxy is on the loopback. */
 const MASK = Buffer.alloc(4);
 
-/** Resolves when the main namespace has let it in. @throws {Error} with what the server said, when it has not */
-export function openWebSocket(port: number, { auth, query = "" }: Offer): Promise<RawClient> {
+/** Resolves when the main namespace has let it in. @param settle says something more @throws {Error} with what the server said, when it has not */
+export function openWebSocket(port: number, { auth, query = "" }: Offer, settle = false): Promise<RawClient> {
   const line = connect({ port, host: "127.0.0.1", noDelay: true });
   const closed = new Promise<void>((resolve) => line.once("close", () => resolve()));
   line.setTimeout(CONNECT_WITHIN_MS, () => line.destroy());
@@ -38,6 +38,8 @@ export function openWebSocket(port: number, { auth, query = "" }: Offer): Promis
       else if (message.startsWith("0")) line.write(frameOf(`40${auth === undefined ? "" : JSON.stringify(auth)}`));
       else if (message.startsWith("40")) {
         line.setTimeout(0);
+        // As after its first ping. Until then the server's `ws` holds the bytes that the token came in.
+        if (settle) line.write(frameOf("3"));
         resolve({ closed, close: () => void line.destroy() });
       } else if (message.startsWith("44")) {
         line.destroy();

@@ -10,11 +10,13 @@ import { CUT } from "./cut.ts";
 import { HANDSHAKE } from "./handshake.ts";
 import { type Machine, thisMachine } from "./machine.ts";
 import { MASS } from "./mass.ts";
+import { MEMORY } from "./memory.ts";
 import { REFRESH } from "./refresh.ts";
 import { saveResults } from "./results.ts";
 import { RETENTION } from "./retention.ts";
 import { INDEX } from "./revocation-index.ts";
 import { REVOKE } from "./revoke.ts";
+import { STORM } from "./storm.ts";
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   bounds: BOUNDS,
@@ -23,9 +25,11 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   handshake: HANDSHAKE,
   index: INDEX,
   mass: MASS,
+  memory: MEMORY,
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,
+  storm: STORM,
 };
 
 function usage(): never {
