@@ -11,6 +11,7 @@ import type { NodeReceipt } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
 import { hits, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
 import { RevocationIndex } from "#contract/revocation-index";
+import { keepNewest } from "./keep-newest.ts";
 import type { LogWay } from "./log.ts";
 import { SocketIndex } from "./socket-index.ts";
 import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, sayFarewell } from "./sockets.ts";
@@ -164,7 +165,7 @@ export class Admissions {
     const done = hit.size === 0 ? Promise.resolve(this.#word(0)) : this.#enforce(event, hit);
     const applied = { expiresAt: event.expires_at, done };
     this.#applied.set(nameOf(issuer, event.id), applied);
-    if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
+    keepNewest(this.#applied, EVENTS_KEPT);
     this.#options.onApplied(event, way, hit.size);
     if (hit.size === 0) this.#options.onRevoked(event, 0);
     return applied;

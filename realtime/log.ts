@@ -126,6 +126,8 @@ export function createLog(options: LogOptions): Log {
   let stopped = false;
   let beating: Promise<void> | undefined;
   let wake: (() => void) | undefined;
+  /** Somebody did not want to wait for the next heartbeat, perhaps while the one before was under way. */
+  let isHurried = false;
   let count = 0;
   /** Heartbeats of which one should stand in Redis: the last one that was answered, and those sent since. */
   let standing: string[] = [];
@@ -210,11 +212,15 @@ export function createLog(options: LogOptions): Log {
 
   function pause(): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, Number.isFinite(lastBeat) ? options.heartbeatMs : RETRY_MS);
-      wake = () => {
+      const waitMs = Number.isFinite(lastBeat) ? options.heartbeatMs : RETRY_MS;
+      const end = () => {
         clearTimeout(timer);
+        wake = undefined;
         resolve();
       };
+      const timer = setTimeout(end, isHurried ? 0 : waitMs);
+      isHurried = false;
+      wake = end;
     });
   }
 
@@ -247,7 +253,10 @@ export function createLog(options: LogOptions): Log {
     get unsettled() {
       return unsettled.size;
     },
-    hurry: () => wake?.(),
+    hurry() {
+      isHurried = wake === undefined;
+      wake?.();
+    },
     async append(receipt, set) {
       const askedAt = performance.now();
       const args = [set, BELL, options.retentionMs, options.maxEvents, links.publishCommand];

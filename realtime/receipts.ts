@@ -3,6 +3,7 @@
  * and so is the list of those whose word is awaited: whoever can write to Redis can make a receipt late, but not false.
  */
 import type { ClusterReceipt, ClusterSecrets, FencedNode, NodeReceipt } from "#contract/cluster";
+import { keepNewest } from "./keep-newest.ts";
 import { type Member, memberKey, type Peers } from "./lease.ts";
 import type { LogLinks } from "./redis.ts";
 import { isSealed, seal } from "./seal.ts";
@@ -209,7 +210,7 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
     async acknowledge(issuer, id, done) {
       const word = await done;
       unwritten.set(receiptKey(issuer, id), { issuer, id, word });
-      if (unwritten.size > WORDS_KEPT) unwritten.delete(unwritten.keys().next().value ?? "");
+      keepNewest(unwritten, WORDS_KEPT);
       if (!options.mayWait()) await flush();
     },
     async read(issuer, ids, waitMs) {
