@@ -2,14 +2,16 @@
  * An issuer of this process: its keys, its tokens, its events without a gap in their numbers, and its feed, as the edge has them. For what is
  * measured from the node on, so that workerd does not take the processor from what is measured.
  */
+import { KeyObject, sign } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type AccessTokenClaims, signAccessToken } from "#contract/access-token";
 import {
   type ClusterReceipt,
   FEED_PAGE_EVENTS,
+  FEED_PAGE_TYPE,
+  FRESH_SECONDS,
   JWT_MEDIA_TYPE,
-  signFeedPage,
   signReceiptQuery,
   verifyFeedQuery,
   verifyReceipts,
@@ -47,6 +49,8 @@ export interface BenchIssuer {
 
 export async function startIssuer(): Promise<BenchIssuer> {
   const signer = await createSigner("RS256", "bench");
+  const { kid } = signer.key;
+  const privateKey = KeyObject.from(signer.key.privateKey);
   const log: RevocationEvent[] = [];
   const server = createServer((request, response) => {
     if (!request.url?.startsWith("/revocations")) {
@@ -65,9 +69,16 @@ export async function startIssuer(): Promise<BenchIssuer> {
     const after = Number(searchParams.get("after"));
     await news(after, Number(searchParams.get("wait") ?? 0) * 1000);
     const events = log.slice(after, after + FEED_PAGE_EVENTS);
+    const iat = nowSeconds();
     const page = { after, upto: after + events.length, head: log.length, first: 1, events };
-    const envelope = { issuer: url, audience: cluster, issuedAt: nowSeconds(), nonce };
-    response.setHeader("content-type", JWT_MEDIA_TYPE).end(await signFeedPage(page, envelope, signer.key));
+    const claims = { iss: url, aud: cluster, iat, exp: iat + FRESH_SECONDS, nonce, ...page };
+    response.setHeader("content-type", JWT_MEDIA_TYPE).end(signed({ alg: "RS256", kid, typ: FEED_PAGE_TYPE }, claims));
+  }
+
+  /** As `signFeedPage`, for large pages in less time: what the node waits for is not what is measured. */
+  function signed(header: object, payload: object): string {
+    const input = [header, payload].map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
+    return `${input}.${sign("sha256", Buffer.from(input, "latin1"), privateKey).toString("base64url")}`;
   }
 
   async function news(after: number, waitMs: number): Promise<void> {
