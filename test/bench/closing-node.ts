@@ -48,7 +48,7 @@ function takeRooms(io: Server): void {
 }
 
 async function startKeycard({ redisUrl, keycard }: ClosingNodeSettings): Promise<number> {
-  const config = readConfig({ PORT: "0", HOST: "127.0.0.1", LOG_LEVEL: "warn", REDIS_URL: redisUrl, ...keycard });
+  const config = readConfig({ PORT: "0", HOST: "127.0.0.1", LOG_LEVEL: "silent", REDIS_URL: redisUrl, ...keycard });
   const log = createNodeLog({ node: config.NODE_NAME, cluster: config.CLUSTER, level: config.LOG_LEVEL });
   const node = await startNode(config, log, (io, door) => {
     servers.set("keycard", io);

@@ -1,8 +1,8 @@
 /**
  * One node's link to Redis is broken for three seconds, and a second into that somebody is thrown out who has a socket there: when it is closed, or
  * whether. By an event that another node was pushed, as the edge pushes it, and beside it in the same cut by `disconnectSockets(true)` on that other
- * node, over each of Socket.IO's adapters for Redis. The link is reset (connections end, and none can be made) or stalled (nothing arrives, and
- * nobody is told). Every process reaches Redis, and nothing but Redis, by a link of its own; the node also reaches the issuer's feed.
+ * node, over each of Socket.IO's adapters for Redis. The link is reset (connections end, and none can be made) or stalled (nothing arrives
+ * until it is healed, and nobody is told). In the first round no adapter has had a message of another node before; in the others each has. Every process reaches Redis, and nothing but Redis, by a link of its own; the node also reaches the issuer's feed.
  */
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
@@ -24,9 +24,14 @@ const SETTLED_MS = 2_000;
 const GOAL_AFTER_HEALING_MS = 1_000;
 
 type Break = "reset" | "stalled";
-const BREAKS: Readonly<Record<Break, (link: Link) => void>> = {
-  reset: (link) => link.cut(),
-  stalled: (link) => link.stall(),
+interface Breaking {
+  begin(link: Link): void;
+  end(link: Link): void;
+}
+const BREAKS: Readonly<Record<Break, Breaking>> = {
+  reset: { begin: (link) => link.cut(), end: (link) => link.heal() },
+  // What was stalled arrives after all.
+  stalled: { begin: (link) => link.stall(), end: (link) => link.release() },
 };
 
 interface Figures {
@@ -66,6 +71,7 @@ async function measureAll(tell: (text: string) => void): Promise<Figures[]> {
       for (let round = 0; round < ROUNDS; round++) {
         tell(`${broken}, round ${round}`);
         samples.push(await throwOutWhile(broken, link, running, crowd));
+        await saySomething(running);
       }
       for (const kind of KINDS)
         figures.push({ broken, kind, rounds: ROUNDS, closed_ms: samples.map((sample) => sample[kind]) });
@@ -76,6 +82,12 @@ async function measureAll(tell: (text: string) => void): Promise<Figures[]> {
     await running.stop();
     for (const link of links) await link.close();
   }
+}
+
+/** So that every adapter has had a message. */
+async function saySomething({ nodes }: ClosingNodes): Promise<void> {
+  for (const kind of ADAPTERS) await nodes[0]?.ask("disconnectRooms", { kind, rooms: ["nobody is here"] });
+  await delay(SETTLED_MS);
 }
 
 /** All kinds in one cut, so that it is the same one for all. */
@@ -89,14 +101,14 @@ async function throwOutWhile(
   const name = `u_${randomUUID()}`;
   const token = await issuer.token({ sub: name });
   for (const kind of KINDS) await crowd.open(`${kind} ${name}`, [{ port: portOf(victim, kind), token, room: name }]);
-  const set = await issuer.sign(issuer.decide([{ kind: "session", sid: `${name}.s` }]));
-  BREAKS[broken](link);
+  BREAKS[broken].begin(link);
   await delay(BEFORE_MS);
   const calledAt: Partial<Record<Kind, bigint>> = { keycard: process.hrtime.bigint() };
+  const set = await issuer.sign(issuer.decide([{ kind: "session", sid: `${name}.s` }]));
   const pushed = issuer.push(portOf(caller, "keycard"), set);
   for (const kind of ADAPTERS) calledAt[kind] = await caller.ask<bigint>("disconnectRooms", { kind, rooms: [name] });
   await delay(CUT_MS - BEFORE_MS);
-  link.heal();
+  BREAKS[broken].end(link);
   await pushed;
   await delay(WATCHED_MS);
   const closedAfter = async (kind: Kind) => {
@@ -106,7 +118,6 @@ async function throwOutWhile(
   };
   const entries = [];
   for (const kind of KINDS) entries.push([kind, await closedAfter(kind)] as const);
-  await delay(SETTLED_MS);
   return Object.fromEntries(entries) as Record<Kind, number | null>;
 }
 
