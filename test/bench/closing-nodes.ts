@@ -76,7 +76,8 @@ export async function startClosingNodes({
 /** Until a receipt names every node and waits for none. */
 async function untilWhole(issuer: BenchIssuer, port: number, count: number): Promise<void> {
   const isWhole = async () => {
-    const event = issuer.decide([{ kind: "session", sid: "nobody" }]);
+    const event = issuer.prepare([{ kind: "session", sid: "nobody" }]);
+    issuer.tell(event);
     await issuer.push(port, await issuer.sign(event));
     const [receipt] = await issuer.receipts(port, [event.id]);
     return receipt?.pending.length === 0 && receipt.applied.length === count;

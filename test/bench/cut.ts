@@ -104,7 +104,9 @@ async function throwOutWhile(
   BREAKS[broken].begin(link);
   await delay(BEFORE_MS);
   const calledAt: Partial<Record<Kind, bigint>> = { keycard: process.hrtime.bigint() };
-  const set = await issuer.sign(issuer.decide([{ kind: "session", sid: `${name}.s` }]));
+  const event = issuer.prepare([{ kind: "session", sid: `${name}.s` }]);
+  issuer.tell(event);
+  const set = await issuer.sign(event);
   const pushed = issuer.push(portOf(caller, "keycard"), set);
   for (const kind of ADAPTERS) calledAt[kind] = await caller.ask<bigint>("disconnectRooms", { kind, rooms: [name] });
   await delay(CUT_MS - BEFORE_MS);

@@ -35,10 +35,12 @@ export interface BenchIssuer {
   /** What a node has to be told of it. */
   readonly settings: Readonly<Record<string, string>>;
   token(claims: Partial<AccessTokenClaims>): Promise<string>;
-  /** Decides: the event is in the feed from here on. */
-  decide(targets: readonly RevocationTarget[]): RevocationEvent;
-  /** All that it has decided, in order. */
-  readonly decided: readonly RevocationEvent[];
+  /** An event that nobody has been told of yet, numbered after the last one. */
+  prepare(targets: readonly RevocationTarget[]): RevocationEvent;
+  /** It is in the feed from here on. In the order in which they were prepared. */
+  tell(event: RevocationEvent): void;
+  /** All that is in the feed, in order. */
+  readonly told: readonly RevocationEvent[];
   sign(event: RevocationEvent): Promise<string>;
   /** Pushes to a node as the edge does. @throws {Error} unless it is taken */
   push(port: number, set: string): Promise<void>;
@@ -52,6 +54,7 @@ export async function startIssuer(): Promise<BenchIssuer> {
   const { kid } = signer.key;
   const privateKey = KeyObject.from(signer.key.privateKey);
   const log: RevocationEvent[] = [];
+  let prepared = 0;
   const server = createServer((request, response) => {
     if (!request.url?.startsWith("/revocations")) {
       response.end(JSON.stringify({ keys: [signer.publicJwk] }));
@@ -100,15 +103,15 @@ export async function startIssuer(): Promise<BenchIssuer> {
       const names = { iss: url, aud: AUDIENCE, sub, client_id: "bench", jti: `t_${sub}`, sid: `${sub}.s` };
       return signAccessToken({ ...names, ...times, ...claims }, signer.key);
     },
-    decide(targets) {
-      const seq = log.length + 1;
+    prepare(targets) {
+      prepared += 1;
+      const seq = prepared;
       const expires_at = nowSeconds() + LIFE_SECONDS;
       const id = `rev_${String(seq).padStart(22, "b")}`;
-      const event = { id, seq, targets, code: "session_revoked", decided_at: Date.now(), expires_at } as const;
-      log.push(event);
-      return event;
+      return { id, seq, targets, code: "session_revoked", decided_at: Date.now(), expires_at };
     },
-    decided: log,
+    tell: (event) => void log.push(event),
+    told: log,
     sign: (event) => signRevocation(event, { issuer: url, audience: CLUSTER, issuedAt: nowSeconds() }, signer.key),
     async push(port, set) {
       const { status } = await post(port, "/events", SECURITY_EVENT_MEDIA_TYPE, set);

@@ -6,7 +6,7 @@
  * From the moment that the node has the event or makes the call to when the clients hear it. They are raw and in a process of their own, which shares
  * the cores with the server; each kind has its own process, of the same settings and handlers.
  */
-import type { RevocationTarget } from "#contract/revocation";
+import type { RevocationEvent, RevocationTarget } from "#contract/revocation";
 import type { Bench, Row } from "./bench.ts";
 import { type ClosingNode, type ClosingNodes, startClosingNodes } from "./closing-nodes.ts";
 import { ratioOf, type Spread, spreadOf, spreadText } from "./distribution.ts";
@@ -17,10 +17,10 @@ import type { LeaversOrder } from "./leavers-process.ts";
 const SIDES = ["keycard", "classic"] as const;
 type Side = (typeof SIDES)[number];
 const SIZES: readonly { readonly sockets: number; readonly turns: Turns }[] = [
-  { sockets: 4_000, turns: { rounds: 4, warmUpRounds: 1 } },
+  { sockets: 4_000, turns: { rounds: 3, warmUpRounds: 1 } },
   { sockets: 20_000, turns: { rounds: 2, warmUpRounds: 0 } },
 ];
-const BURST = { people: 1_000, nodes: 4, turns: { rounds: 3, warmUpRounds: 1 } };
+const BURST = { people: 1_000, nodes: 4, turns: { rounds: 2, warmUpRounds: 1 } };
 /** People of a tenant; each has many sockets. */
 const PEOPLE = 100;
 
@@ -158,9 +158,9 @@ async function timeClosing(
   // What connecting them has left is no part of closing them.
   await Promise.all(side.nodes.map((each) => each.memory()));
   if ((await crowd.departed("those", 0)).count > 0) throw new Error("some have gone before they were told to");
-  const sets = kind === "keycard" ? await signed(side, order.targets) : [];
+  const events = kind === "keycard" ? await signed(side, order.targets) : [];
   await Promise.all(side.nodes.map((each) => each.meterStart()));
-  if (kind === "keycard") await pushAll(side, sets);
+  if (kind === "keycard") await pushAll(side, events);
   const calledAt = await (kind === "keycard"
     ? node.ask<bigint>("pushedAt")
     : node.ask<bigint>("disconnectRooms", { kind, rooms: order.rooms }));
@@ -175,16 +175,25 @@ async function timeClosing(
   };
 }
 
-function signed({ issuer }: ClosingNodes, targets: readonly RevocationTarget[]): Promise<string[]> {
-  return Promise.all(targets.map((target) => issuer.sign(issuer.decide([target]))));
+interface Signed {
+  readonly event: RevocationEvent;
+  readonly set: string;
+}
+
+function signed({ issuer }: ClosingNodes, targets: readonly RevocationTarget[]): Promise<Signed[]> {
+  const events = targets.map((target) => issuer.prepare([target]));
+  return Promise.all(events.map(async (event) => ({ event, set: await issuer.sign(event) })));
 }
 
 /** As the edge does: so many under way at a time. */
-async function pushAll({ issuer, nodes, portOf }: ClosingNodes, sets: readonly string[]): Promise<void> {
+async function pushAll({ issuer, nodes, portOf }: ClosingNodes, events: readonly Signed[]): Promise<void> {
   const port = portOf(nodes[0] as ClosingNode, "keycard");
-  const left = [...sets].reverse();
+  const left = [...events].reverse();
   const one = async () => {
-    for (let set = left.pop(); set !== undefined; set = left.pop()) await issuer.push(port, set);
+    for (let next = left.pop(); next !== undefined; next = left.pop()) {
+      issuer.tell(next.event);
+      await issuer.push(port, next.set);
+    }
   };
   await Promise.all(Array.from({ length: PUSHES_AT_ONCE }, one));
 }

@@ -48,9 +48,10 @@ export async function startStage(
       sub,
       nodes.map((node) => ({ port: portOf(node, "keycard"), token })),
     );
-    const event = issuer.decide([{ kind: "session", sid: `${sub}.s` }]);
+    const event = issuer.prepare([{ kind: "session", sid: `${sub}.s` }]);
     const set = await issuer.sign(event);
     const whole = isWatched ? receipts.whole(event.id, count) : 0n;
+    issuer.tell(event);
     await issuer.push(portOf(first, "keycard"), set);
     const [wholeAt, { last: closedAt }] = [await whole, await crowd.departed(sub, count)];
     const pushedAt = await first.ask<bigint>("pushedAt");
