@@ -5,6 +5,8 @@
 import { parseArgs } from "node:util";
 import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
+import { JWKS } from "./jwks.ts";
+import { LOGIN } from "./login.ts";
 import { type Machine, thisMachine } from "./machine.ts";
 import { REFRESH } from "./refresh.ts";
 import { saveResults } from "./results.ts";
@@ -15,6 +17,8 @@ import { REVOKE } from "./revoke.ts";
 const BENCHES: Readonly<Record<string, Bench>> = {
   bounds: BOUNDS,
   index: INDEX,
+  jwks: JWKS,
+  login: LOGIN,
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,
