@@ -8,6 +8,8 @@ import { BOUNDS } from "./bounds.ts";
 import { CATCHUP } from "./catchup.ts";
 import { CUT } from "./cut.ts";
 import { HANDSHAKE } from "./handshake.ts";
+import { JWKS } from "./jwks.ts";
+import { LOGIN } from "./login.ts";
 import { type Machine, thisMachine } from "./machine.ts";
 import { MASS } from "./mass.ts";
 import { MEMORY } from "./memory.ts";
@@ -24,6 +26,8 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   cut: CUT,
   handshake: HANDSHAKE,
   index: INDEX,
+  jwks: JWKS,
+  login: LOGIN,
   mass: MASS,
   memory: MEMORY,
   refresh: REFRESH,
