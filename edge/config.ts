@@ -68,6 +68,8 @@ export interface Config {
   readonly keyRotationDays: number;
   /** How long the audit trail keeps a record. */
   readonly auditRetentionDays: number;
+  /** From which on the log, or the trail, lets go of its oldest before their time. */
+  readonly storageMaxMegabytes: number;
   /** Absent: nobody is an administrator. */
   readonly adminToken: string | undefined;
 }
@@ -158,6 +160,8 @@ const settings = z
     KEYCARD_SECRET_PREVIOUS: secret.optional(),
     KEY_ROTATION_DAYS: wholeNumber(1, 3650).default(30),
     AUDIT_RETENTION_DAYS: wholeNumber(1, 3650).default(365),
+    // Of the 10 GB that an object can hold, so that there is time to let go of something.
+    STORAGE_MAX_MEGABYTES: wholeNumber(10, 9000).default(8000),
     ADMIN_TOKEN: secret.optional(),
   })
   .refine((s) => s.KEYCARD_SECRET_PREVIOUS !== s.KEYCARD_SECRET, {
@@ -258,6 +262,7 @@ function judge(env: object): Config | Refusal {
     secret: secrets,
     keyRotationDays: s.KEY_ROTATION_DAYS,
     auditRetentionDays: s.AUDIT_RETENTION_DAYS,
+    storageMaxMegabytes: s.STORAGE_MAX_MEGABYTES,
     adminToken: s.ADMIN_TOKEN,
   });
 }

@@ -1,5 +1,4 @@
 /** The edge on this machine: the production bundle of the Worker in real workerd, with its storage on disk. */
-import { spawn } from "node:child_process";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Child, type Exit, startChild } from "./child.ts";
@@ -8,8 +7,6 @@ import { type Part, startPart } from "./part.ts";
 import { LOOPBACK, PortTaken, saysPortTaken } from "./ports.ts";
 import { untilOk } from "./readiness.ts";
 
-const CONFIG = join(import.meta.dirname, "..", "edge", "wrangler.jsonc");
-const BUNDLER = join(import.meta.dirname, "edge-bundle.ts");
 const HOST = join(import.meta.dirname, "edge-host.ts");
 const READY_WITHIN_MS = 30_000;
 
@@ -26,16 +23,6 @@ export interface EdgeOptions {
   onLine?(line: string): void;
   /** It ended, and nobody here asked it to. */
   onExit?(exit: Exit): void;
-}
-
-/** Bundles the Worker as it would be deployed. */
-export async function buildEdge(bundleDir: string, config = CONFIG): Promise<void> {
-  await mkdir(bundleDir, { recursive: true, mode: 0o700 });
-  const bundler = spawn(process.execPath, [BUNDLER, config, bundleDir], { stdio: ["ignore", "pipe", "pipe"] });
-  let output = "";
-  for (const stream of [bundler.stdout, bundler.stderr]) stream.on("data", (data) => (output += data));
-  const code = await new Promise((resolve, reject) => bundler.once("error", reject).once("close", resolve));
-  if (code !== 0) throw new Error(`The Worker could not be built:\n${output.trim()}`);
 }
 
 /** Starts the Worker and waits until its /healthz is 200. */

@@ -5,7 +5,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Exit } from "./child.ts";
-import { buildEdge, startEdge } from "./edge.ts";
+import { startEdge } from "./edge.ts";
+import { buildEdge } from "./edge-build.ts";
 import { startNodeProcess } from "./node.ts";
 import type { Part } from "./part.ts";
 import { LOOPBACK, PortTaken, type ReservedPort, reservePort } from "./ports.ts";

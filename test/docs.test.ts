@@ -38,6 +38,8 @@ const MENTIONED: Readonly<Record<string, string>> = {
   "keycard status": "test/cli/commands.test.ts",
   "keycard sessions LOGIN": "test/cli/commands.test.ts",
   "keycard audit --follow": "test/cli/commands.test.ts",
+  "keycard audit --json": "test/cli/commands.test.ts",
+  "keycard receipts": "test/cli/commands.test.ts",
   "keycard audit verify": "test/cli/commands.test.ts",
   "keycard receipts show <id>": "test/cli/revoke.test.ts",
   "keycard keys retire": "test/cli/commands.test.ts",

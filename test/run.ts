@@ -36,7 +36,11 @@ async function runEverything(): Promise<Count> {
 
 async function obtainPrograms(): Promise<Record<string, string>> {
   const progress = (text: string) => console.log(text);
-  const env: Record<string, string> = { REDIS_SERVER: await obtainRedisServer(progress) };
+  const env: Record<string, string> = {
+    REDIS_SERVER: await obtainRedisServer(progress),
+    // Hundreds of processes are started, from the same few files.
+    NODE_COMPILE_CACHE: join(dir, "compiled"),
+  };
   await obtainOpenssl(progress);
   await obtainHaproxy(progress);
   if (globSync("browser/*.test.ts", { cwd: import.meta.dirname }).length > 0) {

@@ -1,11 +1,14 @@
 /**
  * Every suite of the project, one run. The contract is judged twice, in Node and in workerd, because both sides run it.
- * What mostly waits, for leases to end or for scenes to be over, does so side by side; what measures or shows comes last, one file at a time.
+ * Everything waits more than it works, for leases to end, for scenes to be over, for pages to be drawn, and does so side by side.
  */
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 
 const SECOND = 1000;
+
+/** What starts the edge, its nodes and their Redis as processes. */
+const WHOLE_STACKS = { maxWorkers: 3, sequence: { groupOrder: 2 } };
 
 export default defineConfig({
   root: import.meta.dirname,
@@ -15,7 +18,7 @@ export default defineConfig({
     // What passed has nothing to say; what failed shows all it printed.
     silent: "passed-only",
     // Vitest by itself leaves one of two cores idle.
-    maxWorkers: 2,
+    maxWorkers: 3,
     projects: [
       {
         test: {
@@ -47,7 +50,7 @@ export default defineConfig({
           name: "realtime",
           root: import.meta.dirname,
           include: ["realtime/*.test.ts"],
-          testTimeout: 30 * SECOND,
+          testTimeout: 120 * SECOND,
           hookTimeout: 60 * SECOND,
           // They wait for leases to end more than they work.
           maxWorkers: 4,
@@ -59,11 +62,9 @@ export default defineConfig({
           name: "system",
           root: import.meta.dirname,
           include: ["system/*.test.ts"],
-          fileParallelism: false,
-          maxWorkers: 1,
           testTimeout: 120 * SECOND,
           hookTimeout: 120 * SECOND,
-          sequence: { groupOrder: 2 },
+          ...WHOLE_STACKS,
         },
       },
       {
@@ -73,8 +74,7 @@ export default defineConfig({
           include: ["deploy/*.test.ts"],
           testTimeout: 60 * SECOND,
           hookTimeout: 120 * SECOND,
-          maxWorkers: 2,
-          sequence: { groupOrder: 5 },
+          ...WHOLE_STACKS,
         },
       },
       {
@@ -94,11 +94,9 @@ export default defineConfig({
           root: import.meta.dirname,
           include: ["cli/*.test.ts"],
           globalSetup: ["cli/shared-stack.ts"],
-          // They wait for answers about as much as they work.
-          maxWorkers: 3,
           testTimeout: 60 * SECOND,
           hookTimeout: 120 * SECOND,
-          sequence: { groupOrder: 4 },
+          ...WHOLE_STACKS,
         },
       },
       {
@@ -106,11 +104,9 @@ export default defineConfig({
           name: "browser",
           root: import.meta.dirname,
           include: ["browser/*.test.ts"],
-          fileParallelism: false,
-          maxWorkers: 1,
           testTimeout: 180 * SECOND,
           hookTimeout: 120 * SECOND,
-          sequence: { groupOrder: 3 },
+          ...WHOLE_STACKS,
         },
       },
     ],

@@ -7,7 +7,7 @@
  * The chain shows tampering to whoever knows one of its hashes: `verify` gives the head, to be kept elsewhere from time to time.
  * It needs no key, so that an export can be checked by anybody with SHA-256.
  *
- * What is older than the retention goes, from the front; the hash before the first record that stays is kept, so that the rest
+ * What is older than the retention goes, from the front, and so do the oldest where there is no room for more; the hash before the first record that stays is kept, so that the rest
  * still verifies, and the going is itself a record.
  */
 import { DurableObject } from "cloudflare:workers";
@@ -16,6 +16,7 @@ import { readConfig } from "../config.ts";
 import { logFailure } from "../log.ts";
 import { migrate } from "../migrations.ts";
 import { answer, type Outcome } from "../outcome.ts";
+import { isFull, storageUse } from "../storage-bound.ts";
 import { type AuditEntry, type AuditRecord, type AuditType, entryOf, SYSTEM } from "./audit.ts";
 
 const SCHEMA = [
@@ -46,6 +47,8 @@ const MAX_SCAN = 20_000;
 const MAX_PAGE_LENGTH = 8 * 1024 * 1024;
 const MAX_TRUNCATED = 5_000;
 const DAY_MS = 86_400_000;
+/** Much less than it takes to fill the room that is left beyond the bound. */
+const TRUNCATE_MS = DAY_MS / 24;
 const AFTER_FAILURE_MS = 60_000;
 /** The hash before the first record that ever was. */
 const GENESIS = "";
@@ -116,9 +119,12 @@ export class AuditTrail extends DurableObject<Env> {
     return answer(() => this.#verify(after));
   }
 
-  /** The positions of the last record, and of the last one that the retention has removed. */
-  ends(): Promise<Outcome<{ readonly anchor: number; readonly head: number }>> {
-    return answer(() => ({ anchor: this.#end("anchor").position, head: this.#end("head").position }));
+  /** The positions of the last record, and of the last one that the retention has removed; and what all of it weighs. */
+  ends(): Promise<Outcome<{ readonly anchor: number; readonly head: number; readonly bytes: number }>> {
+    return answer(() => {
+      const { bytes } = storageUse(this.ctx.storage, this.env);
+      return { anchor: this.#end("anchor").position, head: this.#end("head").position, bytes };
+    });
   }
 
   /** Lets go of what is older than the retention. Never throws: the platform gives up after six retries. */
@@ -126,7 +132,7 @@ export class AuditTrail extends DurableObject<Env> {
     try {
       const now = Date.now();
       const more = this.ctx.storage.transactionSync(() => this.#truncate(now));
-      await this.ctx.storage.setAlarm(now + (more ? 0 : DAY_MS));
+      await this.ctx.storage.setAlarm(now + (more ? 0 : TRUNCATE_MS));
     } catch (error) {
       logFailure("the alarm of the audit trail failed", {}, error);
       await this.ctx.storage.setAlarm(Date.now() + AFTER_FAILURE_MS);
@@ -181,28 +187,33 @@ export class AuditTrail extends DurableObject<Env> {
       taken++;
     }
     if (taken > 0) this.#setEnd("head", head);
-    if (first && taken > 0) void this.ctx.storage.setAlarm(now + DAY_MS);
+    if (first && taken > 0) void this.ctx.storage.setAlarm(now + TRUNCATE_MS);
     return taken;
   }
 
   /** @returns whether there is more to let go of */
   #truncate(now: number): boolean {
     const before = now - readConfig(this.env).auditRetentionDays * DAY_MS;
+    const full = isFull(this.ctx.storage, this.env);
     const anchor = this.#end("anchor");
+    // Where there is no room little by little, so that no more goes than must.
+    const hundredth = Math.ceil((this.#end("head").position - anchor.position) / 100);
     const rows = this.#sql<EndRow>(
       "SELECT position, hash, recorded_at FROM records WHERE position > ? ORDER BY position LIMIT ?",
       anchor.position,
-      MAX_TRUNCATED,
+      full ? Math.min(hundredth, MAX_TRUNCATED) : MAX_TRUNCATED,
     );
-    const young = rows.findIndex(({ recorded_at }) => recorded_at >= before);
+    const young = full ? -1 : rows.findIndex(({ recorded_at }) => recorded_at >= before);
     const old = young < 0 ? rows : rows.slice(0, young);
     const last = old.at(-1);
     if (last === undefined) return false;
     this.#sql("DELETE FROM records WHERE position <= ?", last.position);
     this.#setEnd("anchor", last);
-    const reason = `${old.length} records up to position ${last.position}`;
+    const early = full ? ", before their time: there is no room for more" : "";
+    const reason = `${old.length} records up to position ${last.position}${early}`;
+    if (full) logFailure("the audit trail is full: its oldest records go before their time", { seq: last.position });
     this.#append([entryOf({ type: "audit_truncated", actor: SYSTEM, reason }, now)], now);
-    return old.length === MAX_TRUNCATED;
+    return full || old.length === MAX_TRUNCATED;
   }
 
   #verify(after: number): Verification {

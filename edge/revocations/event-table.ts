@@ -155,6 +155,13 @@ export class EventTable {
     this.#sql.exec("DELETE FROM tokens WHERE expires_at < ?", seconds);
   }
 
+  /** The number of the last event of the oldest hundredth. */
+  oldestHundredth(): number {
+    const { first } = this.#sql.exec<{ first: number | null }>("SELECT MIN(seq) AS first FROM events").one();
+    const before = (first ?? 1) - 1;
+    return before + Math.ceil((this.head() - before) / 100);
+  }
+
   /** When the first event was decided, and when the first token that is revoked by itself expires; milliseconds. */
   oldest(): { readonly decidedAt: number | undefined; readonly tokenExpiresAt: number | undefined } {
     const [row] = this.#sql

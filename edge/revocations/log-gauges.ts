@@ -2,10 +2,11 @@
 import type { MetricFamily, Sample } from "../exposition.ts";
 import { type ClusterStanding, type LogStatus, MAX_COUNTED } from "./log-status.ts";
 
-/** @param unsent entries that the log owes to the audit trail; `now` in milliseconds */
+/** @param unsent entries that the log owes to the audit trail @param use bytes; `now` in milliseconds */
 export function logGauges(
   { head, open, oldest_open_at, clusters }: LogStatus,
   unsent: number,
+  use: { readonly bytes: number; readonly most: number },
   now: number,
 ): readonly MetricFamily[] {
   const perCluster = (value: (standing: ClusterStanding) => number): Sample[] =>
@@ -34,6 +35,12 @@ export function logGauges(
       samples: perCluster(({ by_feed }) => by_feed.length),
     },
     gauge("keycard_edge_audit_unsent", "Entries that the log owes to the audit trail.", unsent),
+    gauge("keycard_edge_log_bytes", "What the revocation log holds.", use.bytes),
+    gauge(
+      "keycard_edge_storage_max_bytes",
+      "From which on the log, or the trail, lets go of its oldest early.",
+      use.most,
+    ),
   ];
 }
 

@@ -17,6 +17,7 @@ import { eventSigningKey, forgetKeys } from "../keys/issuer.ts";
 import { logFailure } from "../log.ts";
 import { migrate } from "../migrations.ts";
 import { answer, type Outcome } from "../outcome.ts";
+import { isFull, storageUse } from "../storage-bound.ts";
 import { Chronicle } from "./chronicle.ts";
 import { ClusterPumps } from "./cluster-pumps.ts";
 import { CutoffTable } from "./cutoff-table.ts";
@@ -84,6 +85,8 @@ const GUARD_MS = 5_000;
 const RECEIPT_POLL_MS = 250;
 /** What can be forgotten is forgotten this often, at most. */
 const PURGE_MS = DAY_MS / 24;
+/** The same while there is no room: little by little, so that no more goes than must. */
+const FULL_PURGE_MS = 60_000;
 
 export class RevocationLog extends DurableObject<Env> {
   readonly #events: EventTable;
@@ -323,7 +326,8 @@ export class RevocationLog extends DurableObject<Env> {
   metrics(): Promise<Outcome<readonly MetricFamily[]>> {
     return answer(() => {
       const now = Date.now();
-      const gauges = logGauges(this.#standing.read(this.#clusters.through(), now), this.#audit.owed(), now);
+      const use = storageUse(this.ctx.storage, this.env);
+      const gauges = logGauges(this.#standing.read(this.#clusters.through(), now), this.#audit.owed(), use, now);
       return [...gauges, ...this.#chronicle.families(this.#clusterIds())];
     });
   }
@@ -469,6 +473,7 @@ export class RevocationLog extends DurableObject<Env> {
   }
 
   #nextPurge(): number | undefined {
+    if (isFull(this.ctx.storage, this.env)) return Date.now() + FULL_PURGE_MS;
     const { decidedAt, tokenExpiresAt } = this.#events.oldest();
     const cutoff = this.#cutoffs.first();
     const due = [
@@ -483,14 +488,22 @@ export class RevocationLog extends DurableObject<Env> {
 
   /** Forgets what was taken by every cluster and can hit nothing any more. */
   #purge(nowMs: number): void {
-    if (Math.abs(nowMs - this.#purgedAt) < PURGE_MS) return;
+    const full = isFull(this.ctx.storage, this.env);
+    if (Math.abs(nowMs - this.#purgedAt) < (full ? FULL_PURGE_MS : PURGE_MS)) return;
     this.#purgedAt = nowMs;
     const upTo = this.#deliveries.takenByAll(this.#clusterIds()) ?? this.#events.head();
     this.#events.forget(upTo, nowMs - RECEIPT_DAYS * DAY_MS, nowMs);
+    if (full) this.#forgetEarly(Math.min(upTo, this.#events.oldestHundredth()), nowMs);
     this.#deliveries.forget(upTo);
     this.#receipts.forget(upTo);
     this.#leases.forget(nowMs);
     this.#chronicle.latencies.forget(nowMs - RECEIPT_DAYS * DAY_MS);
     this.#cutoffs.forget(Math.floor(nowMs / 1000) - readConfig(this.env).sessionMaxSeconds);
+  }
+
+  /** Receipts that are wanted no more than room is; what can still hit a token stays in any case. */
+  #forgetEarly(upTo: number, nowMs: number): void {
+    this.#events.forget(upTo, nowMs, nowMs);
+    logFailure("the revocation log is full: its oldest receipts go before their time", { seq: upTo });
   }
 }

@@ -22,11 +22,12 @@ export async function showMetrics(c: Exchange): Promise<Response> {
 async function auditFamilies(c: Exchange): Promise<readonly MetricFamily[]> {
   const reachable = (value: number) => gauge("keycard_edge_audit_reachable", "1 while the audit trail answers.", value);
   try {
-    const { anchor, head } = await ask(trail(c.env).ends());
+    const { anchor, head, bytes } = await ask(trail(c.env).ends());
     return [
       reachable(1),
       gauge("keycard_edge_audit_head", "The position of the last record of the audit trail.", head),
       gauge("keycard_edge_audit_anchor", "The position up to which the retention has removed records.", anchor),
+      gauge("keycard_edge_audit_bytes", "What the audit trail holds.", bytes),
     ];
   } catch (error) {
     logFailure("the audit trail could not be asked how it stands", { request: c.var.requestId }, error);

@@ -2,7 +2,6 @@
  * `npm run deploy`: the edge and the nodes, step by step, each with its reason. One that fails says what it was and what to do, and the next run
  * goes on there. With `--dry-run` nothing is started, asked or written.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type DeployOptions, readOptions, USAGE, WrongUsage } from "./options.ts";
 import { type Program, ProgramFailed, run, shown } from "./program.ts";
@@ -185,12 +184,6 @@ function doctorStep({ env }: DeployOptions, { issuer, clusters, origins }: EdgeS
     commands: [`keycard doctor ${args.join(" ")}`],
     once: false,
     async perform() {
-      if (!existsSync(DOCTOR)) {
-        console.log(
-          `    This checkout has no command line. Ask ${issuer}/healthz and ${endpoints.map((url) => `${url}/socket.io/`).join(", ")} yourself.`,
-        );
-        return;
-      }
       const token = await (await openVault(vaultDir(env))).read("admin-token");
       // Without it the outside alone is examined.
       const credential = token === undefined ? {} : { KEYCARD_TOKEN: token, KEYCARD_EDGE: issuer };

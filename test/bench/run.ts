@@ -6,6 +6,8 @@ import { parseArgs } from "node:util";
 import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
 import { HANDSHAKE } from "./handshake.ts";
+import { JWKS } from "./jwks.ts";
+import { LOGIN } from "./login.ts";
 import { type Machine, thisMachine } from "./machine.ts";
 import { MEMORY } from "./memory.ts";
 import { REFRESH } from "./refresh.ts";
@@ -19,6 +21,8 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   bounds: BOUNDS,
   handshake: HANDSHAKE,
   index: INDEX,
+  jwks: JWKS,
+  login: LOGIN,
   memory: MEMORY,
   refresh: REFRESH,
   retention: RETENTION,

@@ -4,7 +4,7 @@
  */
 import { cp, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { buildEdge } from "../../infra/edge.ts";
+import { buildEdge } from "../../infra/edge-build.ts";
 import { PLANTS, type PlantName, planted } from "./plants.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");

@@ -188,11 +188,12 @@ export class Device {
 
   async #refresh(refreshToken: string): Promise<void> {
     const askedAt = now();
+    // Meanwhile it may be given up by who was told elsewhere that it is over.
+    const { sid = "" } = this.#current ?? {};
     try {
       this.#keep(await this.#around.edge.refresh(refreshToken), askedAt);
     } catch (error) {
       if (!(error instanceof EdgeRefusal) || error.advice !== "login") throw error;
-      const sid = this.#current?.sid ?? "";
       this.#around.write({ kind: "ended", client: this.client.name, sid, code: error.code });
       this.#forget();
       await this.#logIn();

@@ -11,8 +11,8 @@ import { now } from "./history.ts";
 import { PLANTS, type PlantName, planted } from "./plants.ts";
 import { type Actors, NODES, openTheatre, type Theatre } from "./scene.ts";
 
-/** No shorter ones can be had, and the scene about expiry lasts longer than that. */
-const TOKEN_SECONDS = 6;
+/** Long enough for a node to be started anew meanwhile; the scene about expiry lasts longer than that. */
+const TOKEN_SECONDS = 15;
 /** No clock is stepped here: what is left is the second in which ends are looked for, and the one to hear of it. */
 const TERMS = { skewSeconds: 2 };
 

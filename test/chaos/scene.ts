@@ -13,7 +13,7 @@ import { startWorld, type World } from "./world.ts";
 
 export const NODES = ["north-1", "north-2"] as const;
 /** Nobody waits longer for a revocation when nothing is broken. */
-const ENFORCED_WITHIN_MS = 4_000;
+const ENFORCED_WITHIN_MS = 6_000;
 const LEASE_SECONDS = 2;
 
 export interface Theatre {

@@ -1,6 +1,6 @@
 /**
  * `npm run deploy` in a checkout of its own, whose settings somebody has filled in. What needs an account, an engine or a cluster (wrangler, docker,
- * kubectl) and what takes minutes (npm run check) is a stand-in on PATH that writes down what it was told; everything else is real.
+ * kubectl) and what takes minutes (npm run check) is a stand-in on PATH that writes down what it was told; so is the doctor where there is no deployment to examine. Everything else is real.
  */
 import { execFile, spawn } from "node:child_process";
 import { chmod, copyFile, cp, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
@@ -12,6 +12,8 @@ import { parseAllDocuments } from "yaml";
 import { readConfig as readEdgeConfig } from "../../edge/config.ts";
 import { readConfig } from "../../realtime/config.ts";
 
+import { startTestStack, type TestStack } from "../support/test-stack.ts";
+
 const ROOT = join(import.meta.dirname, "..", "..");
 const FAKE = join(import.meta.dirname, "..", "support", "fake-program.sh");
 const IMAGE = "registry.acme.dev/keycard-realtime:1.2.3";
@@ -21,6 +23,8 @@ const { KEYCARD_TOKEN, KEYCARD_EDGE } = process.env;
 writeFileSync(process.env.FAKES + "/doctor", JSON.stringify({ args: process.argv.slice(2), KEYCARD_TOKEN, KEYCARD_EDGE }));
 `;
 const COMPOSE = ["--env", "production", "--realtime", "compose", "--image", IMAGE];
+const BY_HAND = ["--env", "production", "--realtime", "by-hand", "--yes"];
+const APP = "http://app.localhost:4000";
 const KUBERNETES = ["--env", "production", "--realtime", "kubernetes", "--image", IMAGE, "--context", "acme"];
 
 let templates: string;
@@ -448,17 +452,46 @@ describe("a deployment to Kubernetes", () => {
   });
 });
 
-describe("in a checkout without a command line", () => {
-  test("it says what to look at instead of examining the whole", async () => {
-    await rm(join(checkout, "infra", "cli"), { recursive: true });
-    const { code, said } = await deploy("--env", "production", "--realtime", "by-hand", "--yes");
-    expect([code, said]).toEqual([0, expect.stringContaining("https://auth.acme.dev/healthz")]);
+describe("the examination at the end", () => {
+  let there: TestStack;
+  beforeAll(async () => {
+    there = await startTestStack({}, { allowedOrigins: [APP] });
+  });
+  afterAll(() => there?.stop());
+
+  /** The settings of the stack that runs here, and the command line that is no stand-in. */
+  async function takeRunning(endpoint: string): Promise<void> {
+    const config = join(checkout, "edge", "wrangler.jsonc");
+    const places = {
+      "https://auth.acme.dev": there.stack.edgeUrl,
+      "https://realtime.acme.dev": endpoint,
+      "https://app.acme.dev": APP,
+    };
+    let text = await readFile(config, "utf8");
+    for (const [example, place] of Object.entries(places)) text = text.replaceAll(example, place);
+    await writeFile(config, text);
+    await cp(join(ROOT, "infra", "cli"), join(checkout, "infra", "cli"), { recursive: true });
+    await mkdir(vault, { recursive: true });
+    await writeFile(join(vault, "admin-token"), there.stack.adminToken);
+  }
+
+  test("finds a running deployment sound, down to a canary that is thrown out", async () => {
+    await takeRunning(there.stack.nodes[0]?.url ?? "");
+    const { code, said } = await deploy(...BY_HAND);
+    expect([code, said]).toEqual([0, expect.stringMatching(/✓ canary +2 sockets closed after [\s\S]*Deployed\./)]);
+    expect(said).not.toContain(there.stack.adminToken);
+  });
+
+  test("stops the deployment when nobody gets in, and says where", async () => {
+    await takeRunning("http://127.0.0.1:9");
+    const { code, said } = await deploy(...BY_HAND);
+    expect([code, said]).toEqual([1, expect.stringMatching(/✗ [\s\S]*127\.0\.0\.1:9[\s\S]*doctor failed: /)]);
   });
 });
 
 describe("where the nodes run by hand", () => {
   test("it deploys the edge, and says what to run", async () => {
-    const { code, said } = await deploy("--env", "production", "--realtime", "by-hand", "--yes");
+    const { code, said } = await deploy(...BY_HAND);
     expect(code).toBe(0);
     expect(said).toContain("node realtime/main.ts");
     expect(new Set((await calls()).map(({ words }) => words[0]))).toEqual(new Set(["npm", "wrangler"]));

@@ -1,10 +1,14 @@
 /** What is deployed as staging and production is the Worker that is tested, with addresses of its own and nothing left out. */
+import { appendFile, cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { type Unstable_Config, unstable_readConfig } from "wrangler";
 import { readConfig } from "../../edge/config.ts";
+import { sourceHash } from "../../infra/edge-build.ts";
 
-const CONFIG = join(import.meta.dirname, "..", "..", "edge", "wrangler.jsonc");
+const ROOT = join(import.meta.dirname, "..", "..");
+const CONFIG = join(ROOT, "edge", "wrangler.jsonc");
 const ENVIRONMENTS = ["staging", "production"] as const;
 const SECRETS = {
   KEYCARD_SECRET: "a secret of more than thirty-two characters",
@@ -44,4 +48,34 @@ test("no two environments share an address, a name or a counter", () => {
   expect(new Set(counters).size).toBe(counters.length);
   expect(new Set(all.map(({ name }) => name)).size).toBe(all.length);
   expect(new Set(all.map(({ vars }) => vars.ISSUER)).size).toBe(all.length);
+});
+
+describe("what was built before is used again", () => {
+  async function checkout(): Promise<string> {
+    const root = await mkdtemp(join(tmpdir(), "keycard-build-"));
+    onTestFinished(() => rm(root, { recursive: true, force: true }));
+    for (const name of ["edge", "infra/edge-bundle.ts", "infra/console-bundle.ts", "package-lock.json"]) {
+      await cp(join(ROOT, name), join(root, name), { recursive: true });
+    }
+    return root;
+  }
+
+  test("while nothing that it is made of has changed", async () => {
+    const root = await checkout();
+    const before = await sourceHash(root);
+    await mkdir(join(root, "edge", "dist"), { recursive: true });
+    await writeFile(join(root, "edge", "dist", "console.js"), "what building writes");
+    expect(await sourceHash(root)).toBe(before);
+    expect(await sourceHash(await checkout())).toBe(before);
+  });
+
+  test.for(["edge/worker.ts", "edge/console/style.css", "edge/wrangler.jsonc", "package-lock.json"])(
+    "and not when %s has changed",
+    async (name) => {
+      const root = await checkout();
+      const before = await sourceHash(root);
+      await appendFile(join(root, name), "\n");
+      expect(await sourceHash(root)).not.toBe(before);
+    },
+  );
 });

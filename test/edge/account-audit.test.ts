@@ -10,9 +10,8 @@ import {
   bearer,
   call,
   type Headers,
-  login,
   newLogin,
-  newPerson,
+  newMember,
   ok,
   PASSWORD,
   type Person,
@@ -20,6 +19,7 @@ import {
   receipt,
   refresh,
   refreshed,
+  signIn,
   type Tokens,
 } from "./edge.ts";
 
@@ -45,7 +45,7 @@ function tryLogin({ login }: { login: string }, password: string): Promise<Respo
 }
 
 test("signing in is in the trail, and so is failing to, with whom it was about and why", async () => {
-  const person = await newPerson({ tid: "acme" });
+  const person = await newMember({ tid: "acme" });
   await tryLogin(person, "wrong");
   const response = await tryLogin(person, PASSWORD);
   const { sid, sub } = await ok<Tokens>(response);
@@ -94,8 +94,8 @@ test("an account's making, changes and end are in the trail with the administrat
 });
 
 test("theft, a changed password and a logout are in the trail", async () => {
-  const person = await newPerson();
-  const [stolen, phone, laptop] = [await login(person), await login(person), await login(person)];
+  const person = await newMember();
+  const [stolen, phone, laptop] = [await signIn(person), await signIn(person), await signIn(person)];
   await refreshed((await refreshed(stolen.refresh_token)).refresh_token);
   await refresh(stolen.refresh_token);
   const body = { current_password: PASSWORD, new_password: "another password altogether" };
@@ -128,8 +128,8 @@ test("a session that a backend opens is in the trail as the backend's act", asyn
 });
 
 test("what was decided while the trail was away is told by the alarm", async () => {
-  const person = await newPerson();
-  await login(person);
+  const person = await newMember();
+  await signIn(person);
   const trail = env.AUDIT_TRAIL.getByName("trail");
   const rename = (from: string, to: string) =>
     runInDurableObject(trail, (_, { storage }) => {

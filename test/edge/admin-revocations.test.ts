@@ -13,6 +13,7 @@ import {
   claims,
   type Headers,
   login,
+  newMember,
   newPerson,
   ok,
   post,
@@ -231,10 +232,11 @@ async function workedOff(id: string, headers: Headers = ADMIN): Promise<Bulk> {
 }
 
 test("many users are revoked in one call, those that do not exist are counted, and the receipt says how far it is", async () => {
-  const people = [await newPerson(), await newPerson(), await newPerson()];
+  const named = await newMember();
+  const people = [await newPerson(), await newPerson(), named];
   const sessions = await Promise.all(people.map((person) => login(person)));
   const bystander = await login(await newPerson());
-  const users = [people[0]?.sub, people[1]?.sub, { login: people[2]?.login }, "nobody", { login: "nobody@x.test" }];
+  const users = [people[0]?.sub, people[1]?.sub, { login: named.login }, "nobody", { login: "nobody@x.test" }];
   const response = await post(`${PATH}/bulk`, { users, reason: "a breach" }, ADMIN);
   expect(response.status).toBe(202);
   const accepted = await ok<Bulk>(response);

@@ -12,11 +12,11 @@ import {
   type Headers,
   ISSUER,
   login,
+  type Member,
   newLogin,
-  newPerson,
+  newMember,
   ok,
   PASSWORD,
-  type Person,
   post,
   refresh,
   refreshed,
@@ -40,7 +40,7 @@ test.for(EACH)("%s: %s %s takes the scope %s and no other", async ([, method, pa
 
 test.for(KINDS)("who is bound to a tenant reaches that tenant and nothing else: %s", async ([, as]) => {
   const tid = crypto.randomUUID();
-  const [inside, outside] = [await newPerson({ tid }), await newPerson()];
+  const [inside, outside] = [await newMember({ tid }), await newMember()];
   const elsewhere = await login(outside);
   const headers = await as(EVERY_SCOPE, { tid });
   const mine = await ok(await call("GET", `/admin/accounts/${inside.sub}`, undefined, headers));
@@ -98,7 +98,7 @@ test.for(KINDS)("who is bound to a tenant reaches that tenant and nothing else: 
 
 test.for(KINDS)("who is bound to a tenant revokes there, and sees its receipts: %s", async ([kind, as]) => {
   const tid = crypto.randomUUID();
-  const person = await newPerson({ tid });
+  const person = await newMember({ tid });
   const headers = await as(["revocations:write", "revocations:read"], { tid });
   const tokens = await login(person);
   for (const target of [
@@ -117,7 +117,7 @@ test.for(KINDS)("who is bound to a tenant revokes there, and sees its receipts: 
 
 test.for(KINDS)("nobody makes an administrator who could do more: %s", async ([, as]) => {
   const headers = await as(["accounts:write", "sessions:write", "accounts:read"]);
-  const { sub } = await newPerson({ scope: "chat" });
+  const { sub } = await newMember({ scope: "chat" });
   const beyond = "chat keys:write";
   const refused = [
     await post("/admin/accounts", { login: newLogin(), password: PASSWORD, scope: beyond }, headers),
@@ -137,7 +137,7 @@ test("GET /admin/me says whose credential it is, and what it may do", async () =
   const given = await ok<Tokens>(await postForm("/oauth/token", form, basic({ client_id, ...client })));
   const machine = { kind: "client", id: client_id, name: "a tool", scopes: ["audit:read"], tid: "acme" };
   expect(await me(bearer(given.access_token))).toEqual(machine);
-  const person = await newPerson({ scope: "chat audit:read", tid: "acme" });
+  const person = await newMember({ scope: "chat audit:read", tid: "acme" });
   const { access_token, sid } = await administrate(person);
   const { login, sub: id } = person;
   expect(await me(bearer(access_token))).toEqual({
@@ -146,10 +146,10 @@ test("GET /admin/me says whose credential it is, and what it may do", async () =
   expect(await refusal(await call("GET", "/admin/me"))).toBe("token_missing");
 });
 
-let ada: Person;
+let ada: Member;
 let hers: Tokens;
 beforeAll(async () => {
-  ada = await newPerson({ scope: "chat:write revocations:read audit:read" });
+  ada = await newMember({ scope: "chat:write revocations:read audit:read" });
   hers = await administrate(ada);
 });
 
@@ -208,7 +208,7 @@ test("a resource that is not the issuer is refused, before anything is judged or
 });
 
 test("an account without an admin scope gets no such token: no session is opened, and nothing is traded", async () => {
-  const person = await newPerson({ scope: "chat accounts:reader revocations" });
+  const person = await newMember({ scope: "chat accounts:reader revocations" });
   const { refresh_token, sid } = await login(person);
   const wanted = { login: person.login, password: PASSWORD, resource: ISSUER };
   expect(await refusal(await post("/login", wanted))).toBe("scope_insufficient");
@@ -241,7 +241,7 @@ test("a person whom a trusted issuer vouches for administrates like any other", 
   expect((await me(tokens)).status).toBe(200);
 });
 
-const ENDINGS: Record<string, (person: Person, tokens: Tokens) => Promise<unknown>> = {
+const ENDINGS: Record<string, (person: Member, tokens: Tokens) => Promise<unknown>> = {
   "logs out": (_, { refresh_token }) => post("/logout", { refresh_token }),
   "is disabled": ({ sub }) => call("PATCH", `/admin/accounts/${sub}`, { disabled: true }, ADMIN),
   "is deleted": ({ sub }) => call("DELETE", `/admin/accounts/${sub}`, undefined, ADMIN),
@@ -258,7 +258,7 @@ const ENDINGS: Record<string, (person: Person, tokens: Tokens) => Promise<unknow
 };
 
 test.for(Object.keys(ENDINGS))("whoever %s is refused at the very next admin call", async (how) => {
-  const person = await newPerson({ scope: "revocations:read", tid: "doomed" });
+  const person = await newMember({ scope: "revocations:read", tid: "doomed" });
   const tokens = await administrate(person);
   expect((await me(tokens)).status).toBe(200);
   await ENDINGS[how]?.(person, tokens);
@@ -268,7 +268,7 @@ test.for(Object.keys(ENDINGS))("whoever %s is refused at the very next admin cal
 });
 
 test("a scope that the account loses is lost to the token that was given before", async () => {
-  const person = await newPerson({ scope: "revocations:read audit:read" });
+  const person = await newMember({ scope: "revocations:read audit:read" });
   const tokens = await administrate(person);
   await ok(await call("PATCH", `/admin/accounts/${person.sub}`, { scope: "audit:read" }, ADMIN));
   expect(await refusal(await me(tokens))).toBe("scope_insufficient");
@@ -276,7 +276,7 @@ test("a scope that the account loses is lost to the token that was given before"
 });
 
 test("what an account gains, only the next token has", async () => {
-  const person = await newPerson({ scope: "audit:read" });
+  const person = await newMember({ scope: "audit:read" });
   const tokens = await administrate(person);
   await ok(await call("PATCH", `/admin/accounts/${person.sub}`, { scope: "audit:read revocations:read" }, ADMIN));
   expect(await refusal(await me(tokens))).toBe("scope_insufficient");
@@ -294,7 +294,7 @@ test("a person makes no event stream: it would outlive them", async () => {
 
 test("somebody whose subject is root is not root", async () => {
   const sub = "root";
-  const person = await newPerson({ sub, scope: "revocations:write revocations:read" });
+  const person = await newMember({ sub, scope: "revocations:write revocations:read" });
   const headers = bearer((await administrate(person)).access_token);
   const { stream_id } = await ok<{ stream_id: string }>(
     await post("/ssf/streams", { delivery: { method: "urn:ietf:rfc:8936" } }, ADMIN),
@@ -314,9 +314,9 @@ test("somebody whose subject is root is not root", async () => {
 });
 
 test("what a person decides is in the audit trail under their name, and so is that they came to administrate", async () => {
-  const person = await newPerson({ scope: "accounts:write accounts:read" });
+  const person = await newMember({ scope: "accounts:write accounts:read" });
   const headers = bearer((await administrate(person)).access_token);
-  const other = await newPerson();
+  const other = await newMember();
   await ok(await call("PATCH", `/admin/accounts/${other.sub}`, { disabled: true, reason: "why" }, headers));
   const trail = async (sub: string) =>
     (await ok<{ records: object[] }>(await call("GET", `/admin/audit?sub=${sub}`, undefined, ADMIN))).records;
@@ -329,7 +329,7 @@ test("what a person decides is in the audit trail under their name, and so is th
 });
 
 test("introspection knows a token for administration, until it is over", async () => {
-  const person = await newPerson({ scope: "audit:read" });
+  const person = await newMember({ scope: "audit:read" });
   const { access_token: token, refresh_token } = await administrate(person);
   const headers = await asClient(["sessions:read"]);
   const introspect = async () => await ok(await postForm("/oauth/introspect", { token }, headers));

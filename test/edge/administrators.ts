@@ -1,7 +1,7 @@
 /** Administrators as the tests make them, whichever kind they are of, and every call that one can make. */
 import { ADMIN_SCOPES } from "../../edge/clients/admin-scope.ts";
 import { asClient, postForm } from "./clients.ts";
-import { bearer, type Headers, ISSUER, newPerson, ok, PASSWORD, type Person, post, type Tokens } from "./edge.ts";
+import { bearer, type Headers, ISSUER, type Member, newMember, ok, PASSWORD, post, type Tokens } from "./edge.ts";
 
 /** Every admin call, with the scope that it takes. */
 export const ADMIN_CALLS = [
@@ -34,18 +34,18 @@ export const ADMIN_CALLS = [
 export const EVERY_SCOPE: readonly string[] = ADMIN_SCOPES;
 
 /** Signs a person in to administrate. */
-export async function administrate(person: Pick<Person, "login">, more: object = {}): Promise<Tokens> {
+export async function administrate(person: Pick<Member, "login">, more: object = {}): Promise<Tokens> {
   return await ok(await post("/login", { login: person.login, password: PASSWORD, resource: ISSUER, ...more }));
 }
 
 /** Signed in once with everything: a part of it costs no password. By tenant. */
-const signedIn = new Map<string | undefined, { person: Person; refreshToken: string }>();
+const signedIn = new Map<string | undefined, { person: Member; refreshToken: string }>();
 
 /** The headers of a person who may do this. */
 export async function asPerson(scopes: readonly string[], more: { tid?: string } = {}): Promise<Headers> {
   let known = signedIn.get(more.tid);
   if (known === undefined) {
-    const person = await newPerson({ ...more, scope: EVERY_SCOPE.join(" ") });
+    const person = await newMember({ ...more, scope: EVERY_SCOPE.join(" ") });
     known = { person, refreshToken: (await administrate(person)).refresh_token };
     signedIn.set(more.tid, known);
   }

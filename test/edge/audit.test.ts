@@ -17,7 +17,7 @@ import { AUDIT_TYPES as SHOWN_TYPES } from "../../edge/console/audit-types.ts";
 import { ask } from "../../edge/outcome.ts";
 import { asClient } from "./clients.ts";
 import { until } from "./cluster.ts";
-import { ADMIN, call, login, newPerson, ok, PASSWORD, post, refusal, revoke } from "./edge.ts";
+import { ADMIN, call, newMember, ok, PASSWORD, post, refusal, revoke, signIn } from "./edge.ts";
 
 const DAY_MS = 86_400_000;
 const trail = () => env.AUDIT_TRAIL.getByName("trail");
@@ -148,12 +148,28 @@ test("what is older than the retention goes, says that it went, and the rest sti
   expect(await verification()).toMatchObject({ intact: false, broken: { position: 4, problem: "missing" } });
 });
 
-test("retention keeps what is young, and comes again the next day", async () => {
+test("a trail without room for more lets go of its oldest and no others, says so, and the rest still verifies", async () => {
+  for (let times = 0; times < 4; times++) await write(80, { receipt: "x".repeat(100_000) });
+  expect((await ask(own.ends())).bytes).toBeGreaterThan(30_000_000);
+  await until(async () => {
+    await runDurableObjectAlarm(own);
+    const alarm = await runInDurableObject(own, (_, { storage }) => storage.getAlarm());
+    expect(alarm).toBeGreaterThan(Date.now() + 60_000);
+  });
+  const { bytes, anchor, head } = await ask(own.ends());
+  expect(bytes).toBeLessThanOrEqual(30_000_000);
+  expect(bytes).toBeGreaterThan(28_000_000);
+  expect(await verification(anchor)).toMatchObject({ intact: true, checked: head - anchor });
+  const [last] = (await ask(own.read({ order: "desc", limit: 1 }))).records;
+  expect(last).toMatchObject({ type: "audit_truncated", reason: expect.stringContaining("there is no room for more") });
+});
+
+test("retention keeps what is young, and comes again within the day", async () => {
   await write(2);
   expect(await runDurableObjectAlarm(own)).toBe(true);
   expect(await verification()).toMatchObject({ intact: true, checked: 2 });
   const alarm = await runInDurableObject(own, (_, { storage }) => storage.getAlarm());
-  expect(alarm).toBeGreaterThan(Date.now() + DAY_MS / 2);
+  expect(alarm).toBeGreaterThan(Date.now() + DAY_MS / 48);
 });
 
 test("pages go on where the last one ended, and filters find what they name", async () => {
@@ -233,7 +249,7 @@ test("a search through more than one call can look through says where to go on, 
 });
 
 test("a sign-in is recorded with who and from where, but never with the full address", async () => {
-  const person = await newPerson({ tid: "acme" });
+  const person = await newMember({ tid: "acme" });
   const headers = { "cf-connecting-ip": "203.0.113.77", "user-agent": "a browser" };
   await ok(await post("/login", { login: person.login, password: PASSWORD }, headers));
   const record = await recorded("sign_in", person.sub);
@@ -259,8 +275,8 @@ test("a failed sign-in is recorded without the password, and without the login n
 });
 
 test("a revocation is recorded with its actor, its reason and the way to its receipt", async () => {
-  const person = await newPerson();
-  await login(person);
+  const person = await newMember();
+  await signIn(person);
   const { id } = await revoke({ kind: "user", sub: person.sub });
   const record = await recorded("revocation", person.sub);
   expect(record).toMatchObject({ revocation: id, actor: { kind: "admin", id: "root" } });
@@ -382,7 +398,7 @@ test("whoever looks after one tenant sees the records of that one, whatever they
 });
 
 test("nobody but administrators reads it", async () => {
-  const { access_token } = await login({ login: (await newPerson()).login });
+  const { access_token } = await signIn(await newMember());
   for (const path of ["/admin/audit", "/admin/audit/verify"]) {
     expect(await refusal(await call("GET", path))).toBe("token_missing");
     const response = await call("GET", path, undefined, { authorization: `Bearer ${access_token}` });

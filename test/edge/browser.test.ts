@@ -1,6 +1,6 @@
 /** Browsers: the cookie, who may send it, and who may read the answer. */
 import { expect, test } from "vitest";
-import { call, type Headers, ISSUER, login, newPerson, ok, PASSWORD, post, refusal, type Tokens } from "./edge.ts";
+import { call, type Headers, ISSUER, newMember, ok, PASSWORD, post, refusal, signIn, type Tokens } from "./edge.ts";
 
 const APP = "https://app.keycard.test";
 const SAME_ORIGIN: Headers = { origin: ISSUER, "sec-fetch-site": "same-origin" };
@@ -11,7 +11,7 @@ function cookieOf(response: Response): string {
 }
 
 async function browserLogin(headers: Headers = SAME_ORIGIN): Promise<{ cookie: string; response: Response }> {
-  const person = await newPerson();
+  const person = await newMember();
   const response = await post("/login", { login: person.login, password: PASSWORD }, headers);
   return { cookie: cookieOf(response), response };
 }
@@ -83,14 +83,14 @@ test("a browser's cookie is what counts, whatever the body says", async () => {
 });
 
 test("a browser that brings its token in the body is moved to the cookie", async () => {
-  const { refresh_token } = await login(await newPerson());
+  const { refresh_token } = await signIn(await newMember());
   const response = await post("/refresh", { refresh_token }, SAME_ORIGIN);
   expect(cookieOf(response)).toMatch(/^__Host-keycard=kcr\./);
   expect((await ok<Tokens>(response)).refresh_token).toBeUndefined();
 });
 
 async function administratorLogin(headers: Headers = SAME_ORIGIN): Promise<Response> {
-  const person = await newPerson({ scope: "audit:read" });
+  const person = await newMember({ scope: "audit:read" });
   return await post("/login", { login: person.login, password: PASSWORD, resource: ISSUER }, headers);
 }
 

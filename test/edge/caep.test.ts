@@ -11,7 +11,7 @@ import {
   type Headers,
   ISSUER,
   login,
-  newPerson,
+  newMember,
   ok,
   post,
   refresh,
@@ -80,7 +80,7 @@ test("SSF 1.0 section 7.1: the configuration names what there is", async () => {
 test("CAEP 1.0 section 3.1: a session and a user that are revoked are told, signed with RS256, with neither sub nor exp", async () => {
   const headers = await receiver();
   const stream = await polled(headers);
-  const person = await newPerson({ tid: "acme" });
+  const person = await newMember({ tid: "acme" });
   const tokens = await login(person);
   const session = await revoke({ kind: "session", sid: tokens.sid });
   const user = await revoke({ kind: "user", sub: person.sub });
@@ -110,7 +110,7 @@ test("CAEP 1.0 section 3.1: a session and a user that are revoked are told, sign
 test("a revocation of several sessions is told one by one, and one that hits nobody is not told", async () => {
   const headers = await receiver();
   const stream = await polled(headers);
-  const person = await newPerson();
+  const person = await newMember();
   const [kept] = [await login(person), await login(person), await login(person)];
   const body = { target: { kind: "user", sub: person.sub }, reason: "x" };
   const some = await ok<{ id: string }>(await post("/admin/revocations", { ...body, except: kept?.sid }, ADMIN));
@@ -128,7 +128,7 @@ test("a revocation of several sessions is told one by one, and one that hits nob
 test("RFC 8936 section 2: what is not acknowledged comes again, what is does not, and errors count as taken", async () => {
   const headers = await receiver();
   const stream = await polled(headers);
-  const person = await newPerson();
+  const person = await newMember();
   const ids = [
     (await revoke({ kind: "user", sub: person.sub })).id,
     (await revoke({ kind: "user", sub: person.sub })).id,
@@ -158,7 +158,7 @@ test("RFC 8935: events are pushed with the receiver's credential, and again unti
   const text = await response.clone().text();
   expect(text).not.toContain("theirs");
   const stream = await ok<Stream>(response);
-  const { id } = await revoke({ kind: "user", sub: (await newPerson()).sub });
+  const { id } = await revoke({ kind: "user", sub: (await newMember()).sub });
   await vi.waitFor(
     async () => {
       const status = await ok(await call("GET", `/ssf/status?stream_id=${stream.stream_id}`, undefined, headers));
@@ -186,7 +186,7 @@ test("a receiver that is away holds no cluster up", async () => {
   const headers = await receiver();
   const delivery = { method: PUSH, endpoint_url: `${inject("clusterServer")}/${name}/events` };
   const { stream_id } = await ok<Stream>(await post("/ssf/streams", { delivery }, headers));
-  expect((await revoke({ kind: "user", sub: (await newPerson()).sub }, { prefer: "wait=5" })).state).toBe("enforced");
+  expect((await revoke({ kind: "user", sub: (await newMember()).sub }, { prefer: "wait=5" })).state).toBe("enforced");
   await call("DELETE", `/ssf/streams?stream_id=${stream_id}`, undefined, headers);
 });
 
@@ -212,7 +212,7 @@ test("a stream of a client that is bound to a tenant hears of that tenant and no
   const tid = crypto.randomUUID();
   const headers = await receiver({ tid });
   const stream = await polled(headers);
-  const [inside, outside] = [await newPerson({ tid }), await newPerson()];
+  const [inside, outside] = [await newMember({ tid }), await newMember()];
   const told = await revoke({ kind: "user", sub: inside.sub });
   await revoke({ kind: "user", sub: outside.sub });
   await revoke({ kind: "tenant", tid: "another" });
@@ -270,9 +270,9 @@ async function lives(tokens: { refresh_token: string }): Promise<boolean> {
 const shared = transmitter();
 
 test("a trusted transmitter's session-revoked ends a session or a user, and nobody else", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const [first, second, third] = [await login(person), await login(person), await login(person)];
-  const bystander = await login(await newPerson());
+  const bystander = await login(await newMember());
   const opaque = { format: "opaque", id: first.sid };
   const complex = { format: "complex", session: { format: "opaque", id: second.sid } };
   for (const subject of [opaque, complex]) {
@@ -295,7 +295,7 @@ test("a trusted transmitter's session-revoked ends a session or a user, and nobo
 });
 
 test("an event that comes twice is carried out once", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const set = await setOf(shared, { format: "email", email: person.login });
   expect((await sent(set)).status).toBe(202);
   const after = await login(person);
@@ -304,7 +304,7 @@ test("an event that comes twice is carried out once", async () => {
 });
 
 test("a session that is not ours ends nobody's, though its user is", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const tokens = await login(person);
   const user = { format: "email", email: person.login };
   const subject = { format: "complex", session: { format: "opaque", id: "theirs" }, user };
@@ -314,7 +314,7 @@ test("a session that is not ours ends nobody's, though its user is", async () =>
 
 test("a transmitter that is bound to a tenant ends nobody of another", async () => {
   const bound = transmitter("bound");
-  const [ours, theirs] = [await newPerson({ tid: "ours" }), await newPerson({ tid: "theirs" })];
+  const [ours, theirs] = [await newMember({ tid: "ours" }), await newMember({ tid: "theirs" })];
   const [inside, outside] = [await login(ours), await login(theirs)];
   for (const { login: email } of [ours, theirs]) {
     expect((await sent(await setOf(bound, { format: "email", email }))).status).toBe(202);
@@ -323,7 +323,7 @@ test("a transmitter that is bound to a tenant ends nobody of another", async () 
 });
 
 test("RFC 8935 section 2.4: what does not hold is refused by its name, and changes nothing", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const tokens = await login(person);
   const user = { format: "email", email: person.login };
   const spoilt = (await setOf(shared, user)).split(".");
@@ -349,7 +349,7 @@ test("RFC 8935 section 2.4: what does not hold is refused by its name, and chang
 });
 
 test("an event that is not understood, or a verification, is taken and changes nothing", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const tokens = await login(person);
   const user = { format: "email", email: person.login };
   for (const set of [

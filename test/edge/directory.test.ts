@@ -7,7 +7,7 @@ import { ask } from "../../edge/outcome.ts";
 import { KINDS } from "./administrators.ts";
 import { until } from "./cluster.ts";
 import { countingSql } from "./counting-sql.ts";
-import { ADMIN, account, call, type Headers, newLogin, newPerson, ok, PASSWORD, post, refusal } from "./edge.ts";
+import { ADMIN, account, call, type Headers, newLogin, newMember, ok, PASSWORD, post, refusal } from "./edge.ts";
 
 interface Found {
   readonly sub: string;
@@ -86,7 +86,7 @@ test("page after page has everybody once, sorted, and nobody after the last; wit
 });
 
 test("what becomes of an account is seen: disabled, for a time, enabled, deleted", async () => {
-  const { sub } = await newPerson();
+  const { sub } = await newMember();
   const change = async (body: object) => void (await ok(await call("PATCH", `/admin/accounts/${sub}`, body, ADMIN)));
   await finds({ query: sub }, [{ sub, disabled: false }]);
   await change({ disabled: true });
@@ -105,7 +105,7 @@ test("what becomes of an account is seen: disabled, for a time, enabled, deleted
 
 test.for(KINDS)("who is bound to a tenant finds those of it, whatever they ask for: %s", async ([, as]) => {
   const [ours, theirs] = [crypto.randomUUID(), crypto.randomUUID()];
-  const [inside, outside] = [await newPerson({ tid: ours }), await newPerson({ tid: theirs })];
+  const [inside, outside] = [await newMember({ tid: ours }), await newMember({ tid: theirs })];
   const headers = await as(["accounts:read"], { tid: ours });
   await finds({ query: outside.sub }, [{ sub: outside.sub, tid: theirs }]);
   await finds({ query: inside.sub }, [{ sub: inside.sub, tid: ours }], headers);
@@ -123,7 +123,7 @@ test("an account that was made while the directory was away is in it once it is 
     });
   await search({});
   await rename("names", "lost");
-  const { sub, login } = await newPerson();
+  const { sub, login } = await newMember();
   // The account has tried, and is dead before it tries again.
   await until(async () => {
     await runInDurableObject(account(sub), async (_, { storage }) => {
@@ -174,7 +174,7 @@ test("of an account that is deleted the directory keeps neither login name nor l
 });
 
 test("the exact forms answer the one account, and do not go with a search", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const one = await call("GET", `/admin/accounts?login=${encodeURIComponent(person.login)}`, undefined, ADMIN);
   expect(await ok(one)).toMatchObject({ sub: person.sub, generation: 0 });
   for (const query of [

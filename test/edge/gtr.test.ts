@@ -2,7 +2,7 @@
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import { expect, test } from "vitest";
 import { asClient, newClient } from "./clients.ts";
-import { ADMIN, bearer, type Headers, ISSUER, login, newPerson, post, refresh, refusal } from "./edge.ts";
+import { ADMIN, bearer, type Headers, ISSUER, login, newMember, post, refresh, refusal } from "./edge.ts";
 
 const PATH = "/global-token-revocation";
 
@@ -13,7 +13,7 @@ async function allowed(more: Record<string, unknown> = {}): Promise<Headers> {
 test.for(["sub_id", "subject"])(
   "a user is named by %s in every format, and every session and token dies",
   async (member) => {
-    const person = await newPerson();
+    const person = await newMember();
     for (const identifier of [
       { format: "email", email: person.login.toUpperCase() },
       { format: "iss_sub", iss: ISSUER, sub: person.sub },
@@ -32,7 +32,7 @@ test("Okta's bearer is the client's own signed assertion, and it is good once", 
   const { publicKey, privateKey } = await generateKeyPair("RS256", { extractable: true });
   const jwk = { ...(await exportJWK(publicKey)), kid: "okta" };
   const { client_id } = await newClient(["revocations:write"], { jwks: { keys: [jwk] } });
-  const person = await newPerson();
+  const person = await newMember();
   const now = Math.floor(Date.now() / 1000);
   const claims = { iss: client_id, sub: client_id, aud: ISSUER + PATH, iat: now, exp: now + 300, jti: "one" };
   const assertion = await new SignJWT(claims).setProtectedHeader({ alg: "RS256", kid: "okta" }).sign(privateKey);
@@ -65,7 +65,7 @@ test("without a credential it is 401, and without the scope 403", async () => {
 });
 
 test("a user of another tenant does not exist for a client that is bound to one", async () => {
-  const person = await newPerson({ tid: "theirs" });
+  const person = await newMember({ tid: "theirs" });
   const tokens = await login(person);
   const body = { sub_id: { format: "email", email: person.login } };
   expect(await refusal(await post(PATH, body, await allowed({ tid: "ours" })))).toBe("not_found");

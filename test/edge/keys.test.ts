@@ -6,7 +6,7 @@ import { expect, test } from "vitest";
 import { SIGNATURE_ALGORITHMS, verifyAccessToken } from "#contract/access-token";
 import { app } from "../../edge/app.ts";
 import { signingKey } from "../../edge/keys/issuer.ts";
-import { call, ISSUER, login, newPerson, ok, PASSWORD, type Tokens } from "./edge.ts";
+import { call, ISSUER, login, newMember, ok, PASSWORD, type Tokens } from "./edge.ts";
 
 const keyRing = () => env.KEY_RING.getByName("keys");
 
@@ -26,7 +26,7 @@ test("the key set holds public keys only, each with its name, use and algorithm"
 });
 
 test("a node that knows nothing but the issuer verifies a token", async () => {
-  const { access_token, sub } = await login(await newPerson());
+  const { access_token, sub } = await login(await newMember());
   const keys = createRemoteJWKSet(new URL(`${ISSUER}/.well-known/jwks.json`), {
     [customFetch]: () => call("GET", "/.well-known/jwks.json"),
   });
@@ -35,7 +35,7 @@ test("a node that knows nothing but the issuer verifies a token", async () => {
 });
 
 test.for(SIGNATURE_ALGORITHMS)("%s tokens verify, and the keys of before stay published", async (alg) => {
-  const person = await newPerson();
+  const person = await newMember();
   const before = await login(person);
   const settings = { ...env, ACCESS_TOKEN_ALG: alg };
   const ask = (path: string, init?: RequestInit) => {

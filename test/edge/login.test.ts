@@ -3,7 +3,7 @@ import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Credential } from "../../edge/accounts/credential.ts";
-import { ADMIN, account, call, claims, login, newLogin, newPerson, ok, PASSWORD, post, refusal } from "./edge.ts";
+import { ADMIN, account, call, claims, newLogin, newMember, ok, PASSWORD, post, refusal, signIn } from "./edge.ts";
 
 // How long a guesser has to wait must not depend on how fast this machine guesses.
 beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }));
@@ -18,8 +18,8 @@ function guess(login: string, password = "wrong"): Promise<Response> {
 }
 
 test("a login gives an access token, a refresh token and their lifetimes", async () => {
-  const person = await newPerson({ tid: "acme", scope: "chat:read" });
-  const tokens = await login(person);
+  const person = await newMember({ tid: "acme", scope: "chat:read" });
+  const tokens = await signIn(person);
   expect(tokens).toMatchObject({ token_type: "Bearer", expires_in: 300, scope: "chat:read", sub: person.sub });
   expect(tokens.refresh_token).toMatch(/^kcr\./);
   const { iss, aud, sub, client_id, iat, exp, auth_time, gen, tid, scope, sid } = claims(tokens);
@@ -40,7 +40,7 @@ test("a login name is the same however it is typed", async () => {
   const name = newLogin();
   const created = await post("/admin/accounts", { login: ` ${name.toUpperCase()} `, password: PASSWORD }, ADMIN);
   expect(await ok(created)).toMatchObject({ login: name });
-  expect((await login({ login: `${name.toUpperCase()} ` })).sid).toBeTruthy();
+  expect((await signIn({ login: `${name.toUpperCase()} ` })).sid).toBeTruthy();
 });
 
 test("a password is the same in either normal form of Unicode", async () => {
@@ -50,7 +50,7 @@ test("a password is the same in either normal form of Unicode", async () => {
 });
 
 test("a wrong password and an unknown login name look the same", async () => {
-  const { login: known } = await newPerson();
+  const { login: known } = await newMember();
   const answers = await Promise.all([guess(known), guess(newLogin())]);
   const [a, b] = await Promise.all(answers.map(async (answer) => [answer.status, await answer.json()]));
   expect(a).toEqual(b);
@@ -66,7 +66,7 @@ test("guessing at an unknown login name stores nothing", async () => {
 });
 
 test.for([true, false])("after five wrong guesses one has to wait (the login name exists: %s)", async (exists) => {
-  const name = exists ? (await newPerson()).login : newLogin();
+  const name = exists ? (await newMember()).login : newLogin();
   for (let i = 0; i < 5; i++) expect(await refusal(await guess(name))).toBe("credentials_wrong");
   const refused = await guess(name);
   expect(refused.headers.get("retry-after")).toBe("1");
@@ -75,7 +75,7 @@ test.for([true, false])("after five wrong guesses one has to wait (the login nam
 });
 
 test("guesses made at once are counted one by one", async () => {
-  const { login: name } = await newPerson();
+  const { login: name } = await newMember();
   const answers = await Promise.all(Array.from({ length: 12 }, () => guess(name)));
   const codes = await Promise.all(answers.map(refusal));
   expect(codes.filter((code) => code === "credentials_wrong").length).toBe(5);
@@ -94,7 +94,7 @@ test("when too many passwords are being judged, the rest are sent away soon, and
 });
 
 test("the wait doubles with every wrong guess, up to a minute, and outlives an eviction", async () => {
-  const { login: name } = await newPerson();
+  const { login: name } = await newMember();
   const waitAfter = async (failures: number) => {
     await runInDurableObject(credential(name), (_, { storage }) => {
       storage.kv.put("throttle", { failures, lastAt: Date.now(), openAt: 0 });
@@ -108,38 +108,38 @@ test("the wait doubles with every wrong guess, up to a minute, and outlives an e
 });
 
 test("the right password wipes the slate clean", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   for (let i = 0; i < 3; i++) await guess(person.login);
-  await login(person);
+  await signIn(person);
   for (let i = 0; i < 4; i++) expect(await refusal(await guess(person.login))).toBe("credentials_wrong");
   expect((await guess(person.login, PASSWORD)).status).toBe(200);
 });
 
 test("a hash made with other parameters still verifies, and is made anew", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   // scrypt of PASSWORD with N=2^10, r=8, p=1 and sixteen zero bytes of salt.
   const old = "$scrypt$ln=10,r=8,p=1$AAAAAAAAAAAAAAAAAAAAAA$u5ZMvjK7XcTUD1inpyUcc3gqsS0uCWtVMsQ9-RZ8OWk";
   await runInDurableObject(credential(person.login), (_, { storage }) => {
     const stored = storage.kv.get<object>("credential");
     storage.kv.put("credential", { ...stored, hash: old });
   });
-  await login(person);
+  await signIn(person);
   const stored = await runInDurableObject(credential(person.login), (_, { storage }) =>
     storage.kv.get<{ hash: string }>("credential"),
   );
   expect(stored?.hash).toMatch(/^\$scrypt\$ln=14,r=8,p=5\$/);
-  await login(person);
+  await signIn(person);
 });
 
 test("a login name that is taken is a conflict, and the first account stays as it is", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const again = await post("/admin/accounts", { login: person.login, password: "something else" }, ADMIN);
   expect(await refusal(again)).toBe("conflict");
-  await login(person);
+  await signIn(person);
 });
 
 test("a subject that is taken is a conflict, and the login name stays free", async () => {
-  const { sub } = await newPerson();
+  const { sub } = await newMember();
   const name = newLogin();
   expect(await refusal(await post("/admin/accounts", { login: name, password: PASSWORD, sub }, ADMIN))).toBe(
     "conflict",
@@ -154,19 +154,19 @@ test("two that make the same account at once get one account", async () => {
 });
 
 test("an account whose making broke off cannot log in, and is finished by making it again", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   await runInDurableObject(credential(person.login), (_, { storage }) => {
     storage.kv.put("credential", { ...storage.kv.get<object>("credential"), confirmed: false });
   });
   expect(await refusal(await guess(person.login, PASSWORD))).toBe("credentials_wrong");
   const again = await post("/admin/accounts", { login: person.login, password: PASSWORD }, ADMIN);
   expect(await ok(again)).toMatchObject({ sub: person.sub });
-  await login(person);
+  await signIn(person);
 });
 
 test("an account shows its sessions to an administrator", async () => {
-  const person = await newPerson({ tid: "acme" });
-  const { sid } = await login(person, "laptop");
+  const person = await newMember({ tid: "acme" });
+  const { sid } = await signIn(person, "laptop");
   expect(await ok(await call("GET", `/admin/accounts/${person.sub}`, undefined, ADMIN))).toMatchObject({
     ...person,
     tid: "acme",

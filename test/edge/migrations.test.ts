@@ -15,7 +15,7 @@ import {
   bearer,
   call,
   login,
-  newPerson,
+  newMember,
   ok,
   PASSWORD,
   post,
@@ -147,7 +147,7 @@ async function versionOf(object: DurableObjectStub<undefined>): Promise<number |
 }
 
 test("an account of version 1 keeps its people, its sessions and what it had not told yet", async () => {
-  const person = await newPerson({ tid: "acme", scope: "read write" });
+  const person = await newMember({ tid: "acme", scope: "read write" });
   const [first, second] = [await login(person, "a phone"), await login(person, "a laptop")];
   const moved = await refreshed(first.refresh_token);
   const untold = {
@@ -195,7 +195,7 @@ test("an account of version 1 keeps its people, its sessions and what it had not
 });
 
 test("a credential of version 1 opens its account, and is of today's form after the password changed", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const credential = env.CREDENTIAL.getByName(person.login);
   await runInDurableObject(credential, (_, { storage }) => {
     const { sub, hash, confirmed } = storage.kv.get<{ sub: string; hash: string; confirmed: boolean }>("credential")!;
@@ -209,7 +209,7 @@ test("a credential of version 1 opens its account, and is of today's form after 
 
 test("a revocation log of version 1 keeps its order, its cutoffs and its receipts, and goes on counting", async () => {
   const tid = crypto.randomUUID();
-  const person = await newPerson({ tid });
+  const person = await newMember({ tid });
   const session = await login(person);
   const before = await revoke({ kind: "tenant", tid });
   expect(await receipt(before.id, { prefer: "wait=3" })).toMatchObject({ state: "enforced" });
@@ -232,7 +232,7 @@ test("a revocation log of version 1 keeps its order, its cutoffs and its receipt
 
 test("the receipts of a revocation log of version 3 are listed, by person, and a bulk revocation once", async () => {
   const tid = crypto.randomUUID();
-  const [person, other] = [await newPerson({ tid }), await newPerson({ tid })];
+  const [person, other] = [await newMember({ tid }), await newMember({ tid })];
   const { sid } = await login(person);
   const session = await revoke({ kind: "session", sid });
   const body = { users: [person.sub, other.sub], reason: "a breach" };
@@ -302,7 +302,7 @@ test("a key ring of version 1 signs with its newest key, and the older ones leav
 });
 
 test("tokens of before are good after every object came forward", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const before = await login(person);
   await takeBack(env.KEY_RING.getByName("keys"), KEY_RING);
   await takeBack(account(person.sub), ACCOUNT);

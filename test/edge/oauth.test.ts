@@ -5,7 +5,21 @@ import * as oauth from "oauth4webapi";
 import * as openid from "openid-client";
 import { expect, test } from "vitest";
 import { asClient, basic, clientToken, newClient, oauthError, postForm } from "./clients.ts";
-import { ADMIN, bearer, call, claims, ISSUER, login, newPerson, ok, post, refresh, refusal, revoke } from "./edge.ts";
+import {
+  ADMIN,
+  bearer,
+  call,
+  claims,
+  ISSUER,
+  login,
+  newMember,
+  newPerson,
+  ok,
+  post,
+  refresh,
+  refusal,
+  revoke,
+} from "./edge.ts";
 
 const PUBLIC: oauth.Client = { client_id: "keycard" };
 const toEdge = (input: string | URL | Request, init?: RequestInit) => exports.default.fetch(new Request(input, init));
@@ -274,7 +288,7 @@ test("RFC 7009 section 2.1: an admin client without revocations:write revokes no
 const REASONS = ["token", "session", "user", "tenant", "disabled"] as const;
 test.for(REASONS)("RFC 7662: a token is not active once it is revoked, by %s", async (kind) => {
   const tid = crypto.randomUUID();
-  const person = await newPerson({ tid });
+  const person = await newMember({ tid });
   const tokens = await login(person);
   const inspect = async (token: string) => await ok(await postForm("/oauth/introspect", { token }, ADMIN));
   expect(await inspect(tokens.access_token)).toMatchObject({ active: true, username: person.login, ...claims(tokens) });

@@ -13,7 +13,7 @@ import {
   type Headers,
   login,
   newLogin,
-  newPerson,
+  newMember,
   ok,
   PASSWORD,
   post,
@@ -49,7 +49,7 @@ async function document(): Promise<Document> {
 
 /** One call that works, for every operation, each with people of its own. */
 const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
-  "POST /login": async () => ({ body: { login: (await newPerson()).login, password: PASSWORD } }),
+  "POST /login": async () => ({ body: { login: (await newMember()).login, password: PASSWORD } }),
   "POST /refresh": async () => ({ body: { refresh_token: (await person()).refresh_token } }),
   "POST /logout": async () => ({ body: { refresh_token: (await person()).refresh_token } }),
   "POST /password": async () => ({
@@ -86,23 +86,23 @@ const SAMPLES: Readonly<Record<string, () => Promise<Sample>>> = {
     return { body, headers: { "content-type": "application/secevent+jwt" } };
   },
   "POST /global-token-revocation": async () =>
-    admin({ body: { sub_id: { format: "email", email: (await newPerson()).login } } }),
+    admin({ body: { sub_id: { format: "email", email: (await newMember()).login } } }),
   "POST /admin/accounts": async () => admin({ body: { login: newLogin(), password: PASSWORD, tid: "acme" } }),
   "GET /admin/accounts": async () =>
-    admin({ path: `/admin/accounts?login=${encodeURIComponent((await newPerson()).login)}` }),
+    admin({ path: `/admin/accounts?login=${encodeURIComponent((await newMember()).login)}` }),
   "GET /admin/accounts/:sub": async () => admin({ path: `/admin/accounts/${(await person()).sub}` }),
   "PATCH /admin/accounts/:sub": async () =>
-    admin({ path: `/admin/accounts/${(await newPerson()).sub}`, body: { disabled: true, until: 4_000_000_000 } }),
-  "DELETE /admin/accounts/:sub": async () => admin({ path: `/admin/accounts/${(await newPerson()).sub}` }),
+    admin({ path: `/admin/accounts/${(await newMember()).sub}`, body: { disabled: true, until: 4_000_000_000 } }),
+  "DELETE /admin/accounts/:sub": async () => admin({ path: `/admin/accounts/${(await newMember()).sub}` }),
   "GET /admin/accounts/:sub/sockets": async () => admin({ path: `/admin/accounts/${(await person()).sub}/sockets` }),
-  "POST /admin/sessions": async () => admin({ body: { sub: (await newPerson()).sub, device: "a phone" } }),
+  "POST /admin/sessions": async () => admin({ body: { sub: (await newMember()).sub, device: "a phone" } }),
   "POST /admin/revocations": async () =>
-    admin({ body: { target: { kind: "user", sub: (await newPerson()).sub }, reason: "x" } }),
+    admin({ body: { target: { kind: "user", sub: (await newMember()).sub }, reason: "x" } }),
   "GET /admin/revocations": async () => {
     await ok(await post("/admin/revocations", { target: { kind: "token", jti: "x" }, reason: "x" }, ADMIN));
     return admin({ path: "/admin/revocations?limit=5" });
   },
-  "POST /admin/revocations/bulk": async () => admin({ body: { users: [(await newPerson()).sub], reason: "x" } }),
+  "POST /admin/revocations/bulk": async () => admin({ body: { users: [(await newMember()).sub], reason: "x" } }),
   "GET /admin/revocations/:id": async () => {
     const body = { target: { kind: "token", jti: "x" }, reason: "x" };
     const { id } = await ok<{ id: string }>(await post("/admin/revocations", body, ADMIN));
@@ -127,7 +127,7 @@ async function nothing(): Promise<Sample> {
 }
 
 async function person(): Promise<Tokens> {
-  return await login(await newPerson(), "a phone");
+  return await login(await newMember(), "a phone");
 }
 
 async function aStream(): Promise<string> {

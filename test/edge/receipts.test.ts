@@ -332,6 +332,24 @@ test("when no token that it hits can be alive a receipt is complete, whoever is 
   expect(lineOf(untaken, "south").delivered_at).toBeUndefined();
 });
 
+test("a log without room for more lets go of its oldest receipts, and of nothing that can still hit a token", async () => {
+  const [old, living] = [await append(now() + 60), await append(now() + 36_000)];
+  for (const id of [old, living]) await enforced(id);
+  const ballast = async (sql: string) =>
+    await runInDurableObject(revocationLog(), (_, { storage }) => void storage.sql.exec(sql));
+  await ballast(
+    "CREATE TABLE ballast AS WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 31) SELECT zeroblob(1000000) FROM n",
+  );
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + HOUR_MS });
+  await until(async () => {
+    vi.setSystemTime(Date.now() + 60_000);
+    await runDurableObjectAlarm(revocationLog());
+    expect((await call("GET", `/admin/revocations/${old}`, undefined, ADMIN)).status).toBe(404);
+  });
+  expect((await receipt(living)).state).toBe("enforced");
+  await ballast("DROP TABLE ballast");
+});
+
 test("a node that lives by the feed is pending until it is done, though Redis knows nothing of it", async () => {
   const node = aNode("south");
   await living(node);

@@ -17,7 +17,7 @@ import { generateSigningKey, type KeyPurpose } from "../../edge/keys/signing-key
 import { ask } from "../../edge/outcome.ts";
 import { lifeOf, until } from "./cluster.ts";
 import type { Headers, Tokens } from "./edge.ts";
-import { ADMIN, bearer, call, claims, ISSUER, login, newPerson, ok, PASSWORD, post, refresh, refusal } from "./edge.ts";
+import { ADMIN, bearer, call, claims, ISSUER, login, newMember, ok, PASSWORD, post, refresh, refusal } from "./edge.ts";
 
 const SECOND_MS = 1_000;
 const HOUR_MS = 3_600_000;
@@ -167,7 +167,7 @@ test("an administrator can hurry: the next key takes over as soon as it is known
 });
 
 test("an emergency: a fresh key signs at once, what the old one signed is dead, and every node is told which", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const settings = isolate();
   const body = { login: person.login, password: PASSWORD };
   const before = await ok<Tokens>(await at(settings, "POST", "/login", body));
@@ -268,7 +268,7 @@ test("an isolate that holds old keys asks again when it meets a new one, but not
   await ok(await at(settings, "GET", "/.well-known/jwks.json"));
   const actor = { kind: "admin", id: "root" } as const;
   await ask(ring.rotate({ purpose: "access", alg: "RS256", retire: true, reason: "elsewhere", actor }));
-  const person = await newPerson();
+  const person = await newMember();
   const other = isolate();
   const { access_token } = await ok<Tokens>(
     await at(other, "POST", "/login", { login: person.login, password: PASSWORD }),
@@ -332,7 +332,7 @@ test.for([
 test("nobody but administrators sees or turns the keys, and nobody sees a private one", async () => {
   expect(await refusal(await call("GET", "/admin/keys"))).toBe("token_missing");
   expect(await refusal(await post("/admin/keys/rotate", { reason: "x" }))).toBe("token_missing");
-  await login(await newPerson());
+  await login(await newMember());
   const answer = await (await call("GET", "/admin/keys", undefined, ADMIN)).text();
   expect(answer).toContain('"state":"current"');
   expect(answer).not.toContain("wrapped");
@@ -342,7 +342,7 @@ const OLD = "a secret that only the tests have, and nobody else";
 const NEW = "another secret, that took the place of the first one";
 
 test("KEYCARD_SECRET can be replaced while people are logged in", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const before = await login(person);
   const lost = await ok<Tokens>(await refresh(before.refresh_token));
   const settings = { ...env, KEYCARD_SECRET: NEW, KEYCARD_SECRET_PREVIOUS: OLD };

@@ -9,6 +9,7 @@ import {
   call,
   claims,
   login,
+  newMember,
   newPerson,
   ok,
   PASSWORD,
@@ -203,7 +204,7 @@ test("a session revoked by an administrator is over, and the answer names the re
 });
 
 test("a session shows what is known of the device, and where it is, no closer than the network", async () => {
-  const person = await newPerson();
+  const person = await newMember();
   const response = await post(
     "/login",
     { login: person.login, password: PASSWORD, device: "phone" },

@@ -21,6 +21,8 @@ export default defineConfig({
           ALLOWED_ORIGINS: "https://app.keycard.test, capacitor://localhost",
           TRUSTED_ISSUERS: JSON.stringify(trustedIssuers(inject<string>("issuerServer"))),
           TRUSTED_TRANSMITTERS: JSON.stringify(trustedTransmitters(inject<string>("issuerServer"))),
+          // A trail and a log can be filled here.
+          STORAGE_MAX_MEGABYTES: "30",
           CLUSTERS: JSON.stringify(clusters(inject<string>("clusterServer"))),
           CLUSTER_SECRETS: JSON.stringify(CLUSTER_SECRETS),
         },
@@ -33,7 +35,6 @@ export default defineConfig({
     include: ["*.test.ts"],
     globalSetup: ["cluster-server.ts", "issuer-server.ts"],
     silent: "passed-only",
-    maxWorkers: 2,
     // A busy machine is no failure: what hangs is still found.
     testTimeout: 90_000,
     hookTimeout: 60_000,
