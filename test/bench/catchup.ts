@@ -140,13 +140,22 @@ function rowsOf(figures: readonly Figures[]): Row[] {
       work: `a node that missed ${events} revocations, which are in the ${from}, until it is ready`,
       goal: from === "stream alone" ? "≤ 0.1 s (100,000: ≤ 1 s)" : "≤ 1 s",
       measured: `${spreadText(seconds(ready_ms))} s, of which the node's processor ${spreadText(seconds(cpu_ms))}`,
-      met: ready_ms.median * (MISSED / events) <= GOAL_MS,
-      ...(BECAUSE[from] === undefined ? {} : { because: BECAUSE[from] }),
+      ...verdict(ready_ms.median * (MISSED / events) <= GOAL_MS, BECAUSE[from]),
     }));
 }
 
-/** What stands in the way, where the goal is missed. */
-const BECAUSE: Partial<Record<Case, string>> = {};
+/** What stands in the way, by the node's profile. */
+const BECAUSE: Partial<Record<Case, string>> = {
+  feed: "of the node's processor a quarter is for checking and parsing pages, a third for merging and remembering each event, a sixth for collecting garbage",
+  "feed and stream":
+    "besides what the feed costs, each entry of the stream is read, and found to be known, which is half as much again",
+  "stream alone":
+    "a signature for each: checking RS256 takes 22 µs by itself, 2.2 s for 100,000; where the edge has a feed nobody needs to",
+};
+
+function verdict(met: boolean, because: string | undefined): Pick<Row, "met" | "because"> {
+  return met || because === undefined ? { met } : { met, because };
+}
 
 function seconds({ median, q1, q3 }: Spread): Spread {
   return { median: median / 1000, q1: q1 / 1000, q3: q3 / 1000 };
