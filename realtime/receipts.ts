@@ -209,9 +209,13 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
     },
     async acknowledge(issuer, id, done) {
       const word = await done;
-      unwritten.set(receiptKey(issuer, id), { issuer, id, word });
+      const [key, entry] = [receiptKey(issuer, id), { issuer, id, word }];
+      unwritten.set(key, entry);
       keepNewest(unwritten, WORDS_KEPT);
-      if (!options.mayWait()) await flush();
+      if (options.mayWait()) return;
+      await flush();
+      // One that was just ending, as after a heartbeat that brought the event itself, has not seen it.
+      if (unwritten.get(key) === entry) await flush();
     },
     async read(issuer, ids, waitMs) {
       const until = performance.now() + waitMs;
