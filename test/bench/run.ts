@@ -8,6 +8,8 @@ import { BOUNDS } from "./bounds.ts";
 import { CATCHUP } from "./catchup.ts";
 import { CUT } from "./cut.ts";
 import { HANDSHAKE } from "./handshake.ts";
+import { JWKS } from "./jwks.ts";
+import { LOGIN } from "./login.ts";
 import { type Machine, thisMachine } from "./machine.ts";
 import { MASS } from "./mass.ts";
 import { MEMORY } from "./memory.ts";
@@ -26,6 +28,8 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   index: INDEX,
   mass: MASS,
   memory: MEMORY,
+  jwks: JWKS,
+  login: LOGIN,
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,

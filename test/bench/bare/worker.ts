@@ -1,8 +1,10 @@
 /**
- * The least that a refresh can be: one Worker, one Durable Object that reads and writes one row, one signature. No
- * validation, no hashing, no reuse detection, no cutoffs. What Keycard costs beyond this is what it does.
+ * The least that each operation can be. A refresh: one Durable Object that reads and writes one row, one signature. A login: a password hash
+ * besides, as Keycard's. A key set: a constant. No validation, no throttle, no reuse detection, no cutoffs, no audit. What Keycard costs beyond
+ * this is what it does.
  */
 import { DurableObject } from "cloudflare:workers";
+import { scrypt } from "node:crypto";
 import { type CryptoKey, generateKeyPair, SignJWT } from "jose";
 
 interface Bindings {
@@ -25,11 +27,27 @@ export class Session extends DurableObject<Bindings> {
 }
 
 let key: CryptoKey | undefined;
+/** As long as a set of two RSA keys is. */
+const JWKS = {
+  keys: ["a", "b"].map((kid) => ({ kty: "RSA", alg: "RS256", use: "sig", kid, e: "AQAB", n: "n".repeat(342) })),
+};
+/** `edge/accounts/password.ts` */
+const SCRYPT = { N: 2 ** 14, r: 8, p: 5, maxmem: 64 * 1024 * 1024 };
+
+function hash(password: string): Promise<void> {
+  const salt = crypto.getRandomValues(new Uint8Array(16));
+  return new Promise((resolve, reject) => {
+    scrypt(password, salt, 32, SCRYPT, (error) => (error === null ? resolve() : reject(error)));
+  });
+}
 
 export default {
   async fetch(request: Request, env: Bindings): Promise<Response> {
-    if (new URL(request.url).pathname === "/healthz") return new Response("ok");
-    const { session } = await request.json<{ session: string }>();
+    const { pathname } = new URL(request.url);
+    if (pathname === "/healthz") return new Response("ok");
+    if (pathname === "/jwks.json") return Response.json(JWKS);
+    const { session, password } = await request.json<{ session: string; password?: string }>();
+    if (pathname === "/login") await hash(password ?? "");
     const position = await env.SESSION.getByName(session).advance();
     key ??= (await generateKeyPair("RS256")).privateKey;
     const iat = Math.floor(Date.now() / 1000);
