@@ -18,6 +18,7 @@ import { saveResults } from "./results.ts";
 import { RETENTION } from "./retention.ts";
 import { INDEX } from "./revocation-index.ts";
 import { REVOKE } from "./revoke.ts";
+import { SCALE } from "./scale.ts";
 import { STORM } from "./storm.ts";
 
 const BENCHES: Readonly<Record<string, Bench>> = {
@@ -33,6 +34,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,
+  scale: SCALE,
   storm: STORM,
 };
 
