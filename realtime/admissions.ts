@@ -262,12 +262,13 @@ export class Admissions {
   #come(due: ReadonlySet<Admission>): void {
     const now = Date.now() / 1000;
     const over = new Set([...due].filter(({ claims }) => claims.exp <= now));
-    for (const admission of due) {
-      if (over.has(admission)) continue;
-      this.#await(admission, Math.ceil(admission.claims.exp));
+    const warned = [...due].filter((admission) => !over.has(admission));
+    // All of them before any is told: whatever comes of that, everybody's end has to come.
+    for (const admission of warned) this.#await(admission, Math.ceil(admission.claims.exp));
+    if (over.size > 0) void closeForRefresh(over, "token_expired").then(this.#options.onExpired);
+    for (const admission of warned) {
       if (admission.ended === undefined) this.#options.onExpiring(admission, admission.claims.exp);
     }
-    if (over.size > 0) void closeForRefresh(over, "token_expired").then(this.#options.onExpired);
   }
 
   #forget(): void {

@@ -5,8 +5,10 @@
 import { parseArgs } from "node:util";
 import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
+
 import { CATCHUP } from "./catchup.ts";
 import { CUT } from "./cut.ts";
+
 import { HANDSHAKE } from "./handshake.ts";
 import { JWKS } from "./jwks.ts";
 import { LOGIN } from "./login.ts";
@@ -31,6 +33,9 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   memory: MEMORY,
   jwks: JWKS,
   login: LOGIN,
+  jwks: JWKS,
+  login: LOGIN,
+  memory: MEMORY,
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,
