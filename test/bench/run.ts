@@ -5,8 +5,10 @@
 import { parseArgs } from "node:util";
 import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
+
 import { CATCHUP } from "./catchup.ts";
 import { CUT } from "./cut.ts";
+
 import { HANDSHAKE } from "./handshake.ts";
 import { JWKS } from "./jwks.ts";
 import { LOGIN } from "./login.ts";
@@ -18,6 +20,7 @@ import { saveResults } from "./results.ts";
 import { RETENTION } from "./retention.ts";
 import { INDEX } from "./revocation-index.ts";
 import { REVOKE } from "./revoke.ts";
+import { SCALE } from "./scale.ts";
 import { STORM } from "./storm.ts";
 
 const BENCHES: Readonly<Record<string, Bench>> = {
@@ -33,6 +36,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,
+  scale: SCALE,
   storm: STORM,
 };
 
