@@ -50,19 +50,16 @@ export const PLANTS = {
     breaks: 2,
     about: "a node answers 202 and does not put the event where the others find it",
     file: "realtime/control.ts",
-    instead: "const before = await log.append(receiptKey(issuer, event.id), set);",
-    put: 'const before = "";',
+    instead: "const appending = Promise.allSettled([log.append(receiptKey(issuer, event.id), set)]);",
+    put: 'const appending = Promise.allSettled([Promise.resolve("")]);',
   },
   "bystander closed": {
     breaks: 3,
     about: "with one session all sockets of its user are closed",
-    file: "realtime/sockets.ts",
-    instead: "for (const target of targets) for (const admission of this.#holders(target)) hit.add(admission);",
-    put: `for (const target of targets) {
-      for (const admission of this.#holders(target)) hit.add(admission);
-      if (target.kind !== "session") continue;
-      for (const admission of this.#byKey.get(\`user:\${target.sid.split(".")[0]}\`) ?? []) hit.add(admission);
-    }`,
+    file: "realtime/socket-index.ts",
+    instead: "for (const admission of this.#namedBy(target)) if (hits(target, admission.claims)) hit.add(admission);",
+    put: `for (const admission of this.#namedBy(target)) if (hits(target, admission.claims)) hit.add(admission);
+      if (target.kind === "session") for (const admission of this.ofUser(target.sid.split(".")[0])) hit.add(admission);`,
   },
   "decision lost": {
     breaks: 2,
@@ -83,9 +80,8 @@ export const PLANTS = {
     breaks: 4,
     about: "a socket is not closed when its token ends",
     file: "realtime/admissions.ts",
-    instead:
-      'this.#expired = new SecondWheel((due) => void closeForRefresh(due, "token_expired").then(options.onExpired));',
-    put: "this.#expired = new SecondWheel(() => undefined);",
+    instead: 'if (over.size > 0) void closeForRefresh(over, "token_expired").then(this.#options.onExpired);',
+    put: "",
   },
 } as const satisfies Record<string, Plant>;
 
