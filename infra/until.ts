@@ -14,7 +14,7 @@ export interface UntilOptions {
 export async function until<T>(
   what: string,
   condition: () => T | Promise<T>,
-  { withinMs = 15_000, signal }: UntilOptions = {},
+  { withinMs = 30_000, signal }: UntilOptions = {},
 ): Promise<NonNullable<Exclude<T, false>>> {
   const deadline = performance.now() + withinMs;
   for (;;) {
