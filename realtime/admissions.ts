@@ -12,14 +12,8 @@ import { Refusal } from "#contract/refusal";
 import { hits, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
 import { RevocationIndex } from "#contract/revocation-index";
 import type { LogWay } from "./log.ts";
-import {
-  type Admission,
-  closeForRefresh,
-  disconnectAll,
-  type ProtectedSocket,
-  SocketIndex,
-  sayFarewell,
-} from "./sockets.ts";
+import { SocketIndex } from "./socket-index.ts";
+import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, sayFarewell } from "./sockets.ts";
 import { SecondWheel } from "./wheel.ts";
 
 /** By which way an event came in first: pushed by the edge, by the bell or the stream in Redis, or by the edge's feed. */
@@ -82,9 +76,8 @@ export class Admissions {
   readonly #options: AdmissionsOptions;
   readonly #realms: ReadonlyMap<string, Realm>;
   readonly #of = new WeakMap<ProtectedSocket, Admission>();
-  readonly #warnAt = new WeakMap<Admission, number>();
-  readonly #expiring: SecondWheel<Admission>;
-  readonly #expired: SecondWheel<Admission>;
+  /** Each socket waits once: to be told, and then to be closed. */
+  readonly #wheel: SecondWheel<Admission>;
   readonly #forgetting: NodeJS.Timeout;
   /** What was done about each event, so that one that comes again by another path gets the same receipt. */
   readonly #applied = new Map<string, Applied>();
@@ -96,11 +89,7 @@ export class Admissions {
     this.#realms = new Map(
       options.issuers.map((issuer) => [issuer, { revocations: new RevocationIndex(), sockets: new SocketIndex() }]),
     );
-    this.#expiring = new SecondWheel((due) => {
-      for (const admission of due)
-        if (admission.ended === undefined) options.onExpiring(admission, admission.claims.exp);
-    });
-    this.#expired = new SecondWheel((due) => void closeForRefresh(due, "token_expired").then(options.onExpired));
+    this.#wheel = new SecondWheel((due) => this.#come(due));
     this.#forgetting = setInterval(() => this.#forget(), FORGET_EVERY_MS);
     this.#forgetting.unref();
   }
@@ -114,18 +103,23 @@ export class Admissions {
   }
 
   /**
-   * Takes a connected socket in; it leaves by itself when it disconnects.
+   * Takes a connected socket in, until it is told to `leave`.
    *
    * @param keepMs how long it may stay when the node is fenced
    * @throws {Refusal} as `checkLiving`
    */
   admit(socket: ProtectedSocket, claims: VerifiedClaims, keepMs: number): Admission {
     this.checkLiving(claims);
-    const admission: Admission = { socket, claims, keepMs, ended: undefined };
+    const admission: Admission = { socket, claims, keepMs, dueAt: 0, ended: undefined };
     this.#of.set(socket, admission);
     this.#enter(admission);
-    socket.once("disconnect", () => this.#leave(admission));
     return admission;
+  }
+
+  /** It has disconnected. */
+  leave(socket: ProtectedSocket): void {
+    const admission = this.#of.get(socket);
+    if (admission !== undefined) this.#leave(admission);
   }
 
   /**
@@ -236,26 +230,37 @@ export class Admissions {
   async close(): Promise<void> {
     clearInterval(this.#forgetting);
     this.#closing.abort();
-    this.#expiring.stop();
-    this.#expired.stop();
+    this.#wheel.stop();
     await sayFarewell(this.#all(() => true));
   }
 
   #enter(admission: Admission): void {
     const { claims } = admission;
     const left = claims.exp - Date.now() / 1000;
-    const warnAt = Math.floor(claims.exp - Math.min(this.#options.expiryLeadSeconds, left / 3));
-    this.#warnAt.set(admission, warnAt);
     this.#realm(claims.iss).sockets.add(admission);
-    this.#expiring.add(warnAt, admission);
-    this.#expired.add(Math.ceil(claims.exp), admission);
+    this.#await(admission, Math.floor(claims.exp - Math.min(this.#options.expiryLeadSeconds, left / 3)));
   }
 
   #leave(admission: Admission): void {
-    const { claims } = admission;
-    this.#realm(claims.iss).sockets.remove(admission);
-    this.#expiring.remove(this.#warnAt.get(admission) ?? 0, admission);
-    this.#expired.remove(Math.ceil(claims.exp), admission);
+    this.#realm(admission.claims.iss).sockets.remove(admission);
+    this.#wheel.remove(admission.dueAt, admission);
+  }
+
+  #await(admission: Admission, second: number): void {
+    admission.dueAt = second;
+    this.#wheel.add(second, admission);
+  }
+
+  /** The time of some has come: to be told that their token ends, or, where it has ended, to be closed. */
+  #come(due: ReadonlySet<Admission>): void {
+    const now = Date.now() / 1000;
+    const over = new Set([...due].filter(({ claims }) => claims.exp <= now));
+    for (const admission of due) {
+      if (over.has(admission)) continue;
+      this.#await(admission, Math.ceil(admission.claims.exp));
+      if (admission.ended === undefined) this.#options.onExpiring(admission, admission.claims.exp);
+    }
+    if (over.size > 0) void closeForRefresh(over, "token_expired").then(this.#options.onExpired);
   }
 
   #forget(): void {

@@ -5,8 +5,14 @@
  * They have no generation, and most have no time of sign-in: a cutoff is then compared with `iat`.
  */
 import { createHash } from "node:crypto";
-import type { JWTPayload, JWTVerifyGetKey } from "jose";
-import { type AccessTokenClaims, type TokenRules, type VerifiedClaims, verifyJwt } from "#contract/access-token";
+import type { JWTPayload } from "jose";
+import {
+  type AccessTokenClaims,
+  judgeJwt,
+  type SignedJwt,
+  type TokenRules,
+  type VerifiedClaims,
+} from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
 
 /** Claims as the app wants them read; what it leaves out is read as usual. */
@@ -23,24 +29,21 @@ export interface ForeignTokens {
   claims?(payload: JWTPayload): ReadClaims;
 }
 
-/** @throws {Refusal} as `verifyJwt` */
-export async function verifyForeignToken(
-  token: unknown,
-  keys: JWTVerifyGetKey,
+/** Judges all of a token but its signature. @throws {Refusal} `token_invalid`, `token_expired` */
+export function judgeForeignToken(
+  jwt: SignedJwt,
+  token: string,
   rules: TokenRules,
   foreign: ForeignTokens,
-): Promise<VerifiedClaims> {
+): VerifiedClaims {
   const inAud = (foreign.audienceClaim ?? "aud") === "aud";
-  const { payload, kid } = await verifyJwt(token, keys, {
-    ...rules,
-    typ: foreign.typ,
-    audience: inAud ? rules.audience : undefined,
-  });
+  const audience = inAud ? rules.audience : undefined;
+  const { payload, kid } = judgeJwt(jwt, { ...rules, typ: foreign.typ, audience });
   const required = { ...foreign.required, ...(inAud ? {} : { [foreign.audienceClaim ?? "aud"]: rules.audience }) };
   for (const [claim, value] of Object.entries(required)) {
     if (payload[claim] !== value) throw new Refusal("token_invalid", { detail: `the claim ${claim} is another` });
   }
-  return { ...read(payload, String(token), rules, foreign.claims?.(payload) ?? {}), kid };
+  return { ...read(payload, token, rules, foreign.claims?.(payload) ?? {}), kid };
 }
 
 function read(payload: JWTPayload, token: string, rules: TokenRules, own: ReadClaims): AccessTokenClaims {

@@ -28,6 +28,7 @@ import { bearerOf, type Credential, type CredentialSources, findCredential } fro
 import { leaseNow } from "./lease.ts";
 import { createGate, type Limits } from "./limits.ts";
 import { createLobby, type Lobby } from "./lobby.ts";
+import { createOpeningRequests } from "./opening-request.ts";
 import { createReceiver, type Health, type Receiver } from "./receiver.ts";
 import type { RedisClient } from "./redis.ts";
 import { demand, demandClaims, keepMsFor, type NamespaceRule, type Rule, rulesFor } from "./rules.ts";
@@ -39,10 +40,12 @@ import {
   type ProtectedSocket,
   type SessionData,
   sendAway,
-  silenceWhen,
+  silencer,
   trackTransport,
+  untrackTransport,
   withLastWord,
 } from "./sockets.ts";
+import { createStrangers } from "./strangers.ts";
 import { refuseTransport } from "./transport-refusal.ts";
 import type { Ended, TroubleListener } from "./trouble.ts";
 import { createVerifier, type TrustedIssuer } from "./verifier.ts";
@@ -77,6 +80,11 @@ export interface ProtectOptions {
   /** Lets clients connect without a token and show it in the event `authenticate`, within this time. Off unless given. */
   readonly lobby?: { readonly timeoutMs: number } | undefined;
   readonly limits?: Limits | undefined;
+  /**
+   * Whether `socket.request` stays whole after the `connection` listeners have run. Default false: of a request on which the app has put nothing, such as
+   * a session, only `headers`, `url`, `method` and `socket` stay, which spares each socket some kilobytes. `socket.handshake` stays as it is.
+   */
+  readonly keepRequest?: boolean | undefined;
   /** How long before its token's `exp` a socket is sent `expiring`. Default 30. */
   readonly expiryLeadSeconds?: number | undefined;
   /** How far the clocks of issuers and this node may differ. Default 5. */
@@ -230,6 +238,15 @@ export function protect(io: Server, options: ProtectOptions): Door {
   /** Claims of sockets that have been judged on this connection, until they are connected. */
   const verified = new WeakMap<ProtectedSocket, { readonly claims: VerifiedClaims; readonly tookMs: number }>();
   const watched = new WeakSet<ProtectedSocket>();
+  /** What somebody had put in the place of Socket.IO's own `onevent`. */
+  const heardBefore = new WeakMap<ProtectedSocket, Hearing["onevent"]>();
+  const silence = silencer(mayNotStay);
+  const openingRequests = createOpeningRequests();
+  const strangers = createStrangers({
+    messages: MESSAGES_BEFORE_ADMISSION,
+    bytes: gate.bytesBeforeAdmission,
+    ms: gate.msBeforeAdmission + (options.lobby?.timeoutMs ?? 0),
+  });
   const renewing = new WeakSet<ProtectedSocket>();
   /** Refused in the very turn of their connecting: the app must not see them. */
   const turnedAway = new WeakSet<ProtectedSocket>();
@@ -319,11 +336,16 @@ export function protect(io: Server, options: ProtectOptions): Door {
       if (judged === undefined) throw new Refusal("token_missing", { detail: "not judged on this connection" });
       demandReady();
       admissions.admit(socket, judged.claims, keepMsFor(socket.nsp.name, keepMs / 1000, options.namespaces ?? []));
+      verified.delete(socket);
       trackTransport(socket);
-      silenceWhen(socket.conn, mayNotStay);
+      socket.on("disconnect", onDisconnect);
+      strangers.welcome(socket.conn);
+      silence(socket.conn);
       leaveRoomsBeyond(socket, judged.claims);
       const { sub, sid } = judged.claims;
-      events.emit("admitted", { ...about(socket), sub, sid, tookMs: judged.tookMs });
+      if (events.listenerCount("admitted") > 0) {
+        events.emit("admitted", { ...about(socket), sub, sid, tookMs: judged.tookMs });
+      }
     } catch (thrown) {
       turnedAway.add(socket);
       const { code } = refused(socket, thrown);
@@ -332,32 +354,43 @@ export function protect(io: Server, options: ProtectOptions): Door {
     }
   }
 
+  /** One function for all sockets, so that none has to hold one of its own. */
+  function onDisconnect(this: ProtectedSocket): void {
+    admissions.leave(this);
+    untrackTransport(this);
+  }
+
   /**
    * Whether a client is refused for a moment, and has nothing else on its transport. A stock client takes a refusal for the last word, but comes
    * back by itself, perhaps elsewhere, when it loses its connection.
    */
   function mustTryAgain({ conn }: ProtectedSocket, code: RefusalCode): boolean {
-    return code === "unavailable" && admittedOn(conn).size === 0;
+    return code === "unavailable" && admittedOn(conn).length === 0;
   }
 
   /** Every packet passes here before any handler: two comparisons for an admitted socket. */
   function watchPackets(socket: ProtectedSocket): void {
+    // Whatever others have put around it since: once is enough, and twice would be a circle.
     if (watched.has(socket)) return;
     watched.add(socket);
-    // Not `socket.use`: listeners for any event run before it.
     const hearing = socket as unknown as Hearing;
-    const onevent = hearing.onevent.bind(socket);
-    hearing.onevent = (packet) => {
-      const [event, ...args] = packet.data ?? [];
-      const dead = event === "authenticate" ? undefined : deathOf(admissions.of(socket));
-      if (event !== "authenticate" && dead === undefined) {
-        onevent(packet);
-        return;
-      }
-      if (packet.id !== undefined) args.push(hearing.ack(packet.id));
-      if (dead === undefined) void authenticate(socket, args);
-      else withLastWord(socket, () => acknowledge(args, unauthorizedErrorData(new Refusal(dead))));
-    };
+    // Not `socket.use`: listeners for any event run before it.
+    if (Object.hasOwn(socket, "onevent")) heardBefore.set(socket, hearing.onevent);
+    hearing.onevent = onPacket;
+  }
+
+  function onPacket(this: ProtectedSocket, packet: Packet): void {
+    const event = packet.data?.[0];
+    const dead = event === "authenticate" ? undefined : deathOf(admissions.of(this));
+    if (event !== "authenticate" && dead === undefined) {
+      const hear: Hearing["onevent"] = heardBefore.get(this) ?? Object.getPrototypeOf(this).onevent;
+      hear.call(this, packet);
+      return;
+    }
+    const args = packet.data?.slice(1) ?? [];
+    if (packet.id !== undefined) args.push((this as unknown as Hearing).ack(packet.id));
+    if (dead === undefined) void authenticate(this, args);
+    else withLastWord(this, () => acknowledge(args, unauthorizedErrorData(new Refusal(dead))));
   }
 
   function deathOf(admission: Admission | undefined): RefusalCode | undefined {
@@ -461,9 +494,11 @@ export function protect(io: Server, options: ProtectOptions): Door {
     inside.emitReserved = (event, ...args) => {
       const socket = args[0] as ProtectedSocket;
       if (event === "connect") enter(socket);
-      return (event === "connect" || event === "connection") && turnedAway.has(socket)
-        ? false
-        : emitReserved(event, ...args);
+      const isArriving = event === "connect" || event === "connection";
+      if (isArriving && turnedAway.has(socket)) return false;
+      const wasHeard = emitReserved(event, ...args);
+      if (event === "connection" && !options.keepRequest) openingRequests.letGo(socket.conn);
+      return wasHeard;
     };
     lobby?.watch(nsp);
     guardRecovery(nsp);
@@ -477,7 +512,8 @@ export function protect(io: Server, options: ProtectOptions): Door {
     const inside = nsp as unknown as Inside;
     const create = inside._createSocket.bind(nsp);
     inside._createSocket = async (client, auth) => {
-      const claims = typeof auth.pid === "string" ? await claimsBefore(client.request, auth) : undefined;
+      if (typeof auth.pid !== "string") return create(client, auth);
+      const claims = await claimsBefore(client.request, auth);
       return recovering.run(claims, () => create(client, auth));
     };
     const { adapter } = inside;
@@ -516,17 +552,25 @@ export function protect(io: Server, options: ProtectOptions): Door {
 
   /** Every HTTP request of the transports passes here, upgrades included. */
   function watchRequest(request: IncomingMessage, response: ServerResponse, next: (error?: Error) => void): void {
-    // The last one, as Engine.IO reads it.
-    const id = new URLSearchParams(request.url?.split("?")[1]).getAll("sid").at(-1) ?? "";
-    const judged = id === "" ? Promise.resolve().then(() => mayOpen(request)) : sameHolder(request, id);
-    judged.then(
-      () => next(),
-      (thrown: unknown) => {
-        const refusal = toRefusal(thrown);
-        refuseTransport(request, response, refusal);
-        next(new Error(refusal.code));
-      },
-    );
+    const refuse = (thrown: unknown) => {
+      const refusal = toRefusal(thrown);
+      refuseTransport(request, response, refusal);
+      next(new Error(refusal.code));
+    };
+    // As Engine.IO has read it.
+    const id = (request as EngineRequest)._query.sid;
+    if (id) {
+      sameHolder(request, id).then(() => next(), refuse);
+      return;
+    }
+    try {
+      mayOpen(request);
+    } catch (thrown) {
+      refuse(thrown);
+      return;
+    }
+    openingRequests.note(request, response);
+    next();
   }
 
   function mayOpen(request: IncomingMessage): void {
@@ -542,7 +586,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     const conn = transports(io)[id];
     if (token === undefined || conn === undefined || lastBearer.get(conn) === token) return;
     // Until somebody is in, the handshake judges, and its refusal has to reach the client by such a request.
-    if (admittedOn(conn).size === 0) return;
+    if (admittedOn(conn).length === 0) return;
     for (const socket of admittedOn(conn)) {
       try {
         renew(socket, await judge(socket, { kind: "token", value: token }));
@@ -554,25 +598,6 @@ export function protect(io: Server, options: ProtectOptions): Door {
     lastBearer.set(conn, token);
   }
   const lastBearer = new WeakMap<ProtectedSocket["conn"], string>();
-
-  /** A transport on which nobody is let in may say only so much, and stay only so long. */
-  function watchTransport(conn: ProtectedSocket["conn"]): void {
-    let messages = 0;
-    conn.on("packet", ({ type, data }: { type: string; data?: unknown }) => {
-      if (type !== "message" || admittedOn(conn).size > 0) return;
-      messages += 1;
-      const size = typeof data === "string" || Buffer.isBuffer(data) ? data.length : 0;
-      if (messages > MESSAGES_BEFORE_ADMISSION || size > gate.bytesBeforeAdmission) conn.close(true);
-    });
-    const patience = setTimeout(
-      () => {
-        if (admittedOn(conn).size === 0) conn.close(true);
-      },
-      gate.msBeforeAdmission + (options.lobby?.timeoutMs ?? 0),
-    );
-    patience.unref();
-    conn.once("close", () => clearTimeout(patience));
-  }
 
   /** Every time that some sockets were given is up by itself; a lease that begins anew meanwhile ends the matter. */
   function fence(): void {
@@ -605,7 +630,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
   io.on("new_namespace", guard);
   verifyRecovered(io);
   io.engine.use(watchRequest);
-  io.engine.on("connection", watchTransport);
+  io.engine.on("connection", strangers.watch);
   const started = control.start();
 
   return {
@@ -659,8 +684,16 @@ interface Inside {
   };
 }
 
+/** Engine.IO reads the query before its middleware runs. */
+type EngineRequest = IncomingMessage & { readonly _query: { readonly sid?: string } };
+
+interface Packet {
+  readonly data?: unknown[];
+  readonly id?: number;
+}
+
 interface Hearing {
-  onevent(packet: { readonly data?: unknown[]; readonly id?: number }): void;
+  onevent(packet: Packet): void;
   ack(id: number): (...args: unknown[]) => void;
 }
 

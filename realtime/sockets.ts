@@ -1,12 +1,11 @@
 /**
- * Whose sockets this node holds, found by index and never by scanning, and how they are closed: by the node that
+ * Sockets that were let in, which transport carries whom, and how they are silenced and closed: by the node that
  * holds them, never through the Socket.IO adapter, which does not reach its own sockets while Redis is away.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DefaultEventsMap, Socket } from "socket.io";
 import type { VerifiedClaims } from "#contract/access-token";
 import { Refusal, type RefusalCode, unauthorizedErrorData } from "#contract/refusal";
-import { hits, keyOf, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
 
 /** What claims must have, all of it. */
 export interface Demand {
@@ -33,6 +32,8 @@ export interface Admission {
   claims: VerifiedClaims;
   /** How long it may stay when the node is fenced, milliseconds. */
   readonly keepMs: number;
+  /** When it is told that its token ends, or is to be closed because it has: seconds since the epoch. */
+  dueAt: number;
   /** Set the moment it is revoked or expired: from then on no packet of it passes, whether or not it is closed yet. */
   ended: RefusalCode | undefined;
 }
@@ -46,61 +47,6 @@ const LONGEST_DELAY_SECONDS = 120;
 const DRAIN_LIMIT_MS = 1_000;
 /** The same when nobody's rights are at stake: whoever polls over a slow line is to hear what was said until the end, and why it is the end. */
 const FAREWELL_LIMIT_MS = 3_000;
-
-/** Admitted sockets of one issuer by everything that a revocation can name. */
-export class SocketIndex {
-  readonly #byKey = new Map<string, Set<Admission>>();
-
-  get size(): number {
-    return this.#byKey.get("everyone")?.size ?? 0;
-  }
-
-  add(admission: Admission): void {
-    for (const key of keysOf(admission.claims)) {
-      const holders = this.#byKey.get(key);
-      if (holders === undefined) this.#byKey.set(key, new Set([admission]));
-      else holders.add(admission);
-    }
-  }
-
-  remove(admission: Admission): void {
-    for (const key of keysOf(admission.claims)) {
-      const holders = this.#byKey.get(key);
-      if (holders?.delete(admission) && holders.size === 0) this.#byKey.delete(key);
-    }
-  }
-
-  /** The sockets that an event hits, each once. */
-  hitBy({ targets }: Pick<RevocationEvent, "targets">): Set<Admission> {
-    const hit = new Set<Admission>();
-    for (const target of targets) for (const admission of this.#holders(target)) hit.add(admission);
-    return hit;
-  }
-
-  *#holders(target: RevocationTarget): Iterable<Admission> {
-    // A retired key has signed for nearly everybody: an index of its own would cost every socket and spare nothing.
-    const key = target.kind === "key" ? "everyone" : target.kind === "subject" ? `user:${target.sub}` : keyOf(target);
-    for (const admission of this.#byKey.get(key) ?? []) if (hits(target, admission.claims)) yield admission;
-  }
-
-  ofSession(sid: string): Iterable<Admission> {
-    return this.#byKey.get(`session:${sid}`) ?? [];
-  }
-
-  ofUser(sub: string): Iterable<Admission> {
-    return this.#byKey.get(`user:${sub}`) ?? [];
-  }
-
-  all(): Iterable<Admission> {
-    return this.#byKey.get("everyone") ?? [];
-  }
-}
-
-function keysOf(claims: VerifiedClaims): string[] {
-  const keys = ["everyone", `user:${claims.sub}`, `session:${claims.sid}`, `token:${claims.jti}`];
-  if (claims.tid !== undefined) keys.push(`tenant:${claims.tid}`);
-  return keys;
-}
 
 /**
  * Ends sockets for good: each is told why and disconnected, so that a stock client does not come back by itself.
@@ -118,7 +64,7 @@ export function disconnect(socket: ProtectedSocket, code: RefusalCode, retryAfte
     withLastWord(socket, () => socket.disconnect());
   } finally {
     // Whatever the app's own listeners do.
-    if (admittedOn(socket.conn).size === 0) closeTransport(socket);
+    if (admittedOn(socket.conn).length === 0) closeTransport(socket);
   }
 }
 
@@ -215,19 +161,28 @@ const silenceable = new WeakSet<ProtectedSocket["conn"]>();
 /**
  * Lets nothing out to the sockets of a transport that may not stay, from that very moment on. A process that was asleep runs the app's timers
  * before it comes to closing anybody.
+ *
+ * @returns does so for a transport; all of them share one function
  */
-export function silenceWhen(conn: ProtectedSocket["conn"], mayNotStay: (socket: ProtectedSocket) => boolean): void {
-  if (silenceable.has(conn)) return;
-  silenceable.add(conn);
-  const write = conn.write.bind(conn);
-  /** Whether the packet that attachments belong to was let out. */
-  let isOut = true;
-  conn.write = (...args) => {
-    const silenced = lastWords.has(conn) ? undefined : namesOf(conn, mayNotStay);
-    if (silenced === undefined) isOut = true;
+export function silencer(mayNotStay: (socket: ProtectedSocket) => boolean): (conn: ProtectedSocket["conn"]) => void {
+  /** Those whose last packet was not let out, nor are attachments that belong to it. */
+  const held = new WeakSet<ProtectedSocket["conn"]>();
+  /** What somebody had put in the place of Engine.IO's own. */
+  const before = new WeakMap<ProtectedSocket["conn"], ProtectedSocket["conn"]["write"]>();
+  function write(this: ProtectedSocket["conn"], ...args: Parameters<ProtectedSocket["conn"]["write"]>) {
+    const silenced = lastWords.has(this) ? undefined : namesOf(this, mayNotStay);
+    if (silenced === undefined) held.delete(this);
     // Another namespace on the same transport may belong to somebody else, who is still told everything.
-    else if (typeof args[0] === "string") isOut = !silenced.has(namespaceOf(args[0]));
-    return isOut ? write(...args) : conn;
+    else if (typeof args[0] === "string" && !silenced.has(namespaceOf(args[0]))) held.delete(this);
+    else if (typeof args[0] === "string") held.add(this);
+    if (held.has(this)) return this;
+    return (before.get(this) ?? Object.getPrototypeOf(this).write).apply(this, args);
+  }
+  return (conn) => {
+    if (silenceable.has(conn)) return;
+    silenceable.add(conn);
+    if (Object.hasOwn(conn, "write")) before.set(conn, conn.write);
+    conn.write = write;
   };
 }
 
@@ -263,17 +218,20 @@ interface Line {
 }
 
 /** Admitted, still connected sockets of each transport: several namespaces share one. */
-const openOn = new WeakMap<ProtectedSocket["conn"], Set<ProtectedSocket>>();
+const openOn = new WeakMap<ProtectedSocket["conn"], readonly ProtectedSocket[]>();
 
 /** Sockets that were let in over one transport and are still open. */
-export function admittedOn(conn: ProtectedSocket["conn"]): ReadonlySet<ProtectedSocket> {
+export function admittedOn(conn: ProtectedSocket["conn"]): readonly ProtectedSocket[] {
   return openOn.get(conn) ?? NONE;
 }
-const NONE: ReadonlySet<ProtectedSocket> = new Set();
+const NONE: readonly ProtectedSocket[] = [];
 
 export function trackTransport(socket: ProtectedSocket): void {
-  const siblings = openOn.get(socket.conn);
-  if (siblings === undefined) openOn.set(socket.conn, new Set([socket]));
-  else siblings.add(socket);
-  socket.once("disconnect", () => openOn.get(socket.conn)?.delete(socket));
+  openOn.set(socket.conn, [...admittedOn(socket.conn), socket]);
+}
+
+export function untrackTransport(socket: ProtectedSocket): void {
+  const left = admittedOn(socket.conn).filter((each) => each !== socket);
+  if (left.length > 0) openOn.set(socket.conn, left);
+  else openOn.delete(socket.conn);
 }

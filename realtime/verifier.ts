@@ -1,23 +1,24 @@
 /**
- * Judges tokens by the keys of their issuers, without asking anybody: each issuer's JWK Set is fetched ahead of time,
- * kept, renewed in the background and served stale, for a bounded time, while the issuer is down. Keys are looked up
- * per issuer, never by `kid` alone, and no URL is ever made from what a token says.
+ * Judges tokens by the keys of their issuers, without asking anybody. Keys are looked up per issuer, never by `kid` alone, and no URL is ever
+ * made from what a token says.
  */
-import { createLocalJWKSet, decodeJwt, errors, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
+import { decodeJwt, type JSONWebKeySet } from "jose";
 import {
+  checkSignature,
+  judgeAccessToken,
   MAX_TOKEN_LENGTH,
   type SignatureAlgorithm,
   type TokenRules,
   type VerifiedClaims,
-  verifyAccessToken,
   verifyTicket,
 } from "#contract/access-token";
 import { type FeedPage, verifyFeedPage, verifyReceiptQuery } from "#contract/cluster";
 import { type NodeQuestion, verifyNodeQuery } from "#contract/node-query";
 import { Refusal } from "#contract/refusal";
 import { type RevocationEvent, type RevocationTarget, verifyRehearsal, verifyRevocation } from "#contract/revocation";
-import { readBounded } from "./bounded-body.ts";
-import { type ForeignTokens, verifyForeignToken } from "./foreign-token.ts";
+import { type ForeignTokens, judgeForeignToken } from "./foreign-token.ts";
+import { givenKeys, type KeySet, keysFrom } from "./key-set.ts";
+import { decodeToken } from "./known-keys.ts";
 import { Trouble, type TroubleListener } from "./trouble.ts";
 
 export interface TrustedIssuer {
@@ -59,7 +60,7 @@ export function canRevokeUnheard(trusted: TrustedIssuer): boolean {
 export interface Verifier {
   /** Resolves once the keys of every issuer are there; keeps trying until then. */
   ready(): Promise<void>;
-  /** @throws {Refusal} see {@link verifyAccessToken} */
+  /** @throws {Refusal} `token_missing`, `token_invalid`, `token_expired`; `unavailable` when the issuer's keys cannot be had */
   accessToken(token: unknown): Promise<VerifiedClaims>;
   /** @throws {Refusal} see {@link verifyTicket} */
   ticket(ticket: unknown): ReturnType<typeof verifyTicket>;
@@ -144,17 +145,19 @@ export function createVerifier(options: VerifierOptions): Verifier {
 
   function keysAt(uri: string, issuer: string): KeySet {
     const words = { begun: `cannot fetch the keys of ${issuer}`, over: `the keys of ${issuer} are fetched again` };
-    return createKeySet(new URL(uri), new Trouble(words, options));
+    return keysFrom(new URL(uri), new Trouble(words, options));
   }
 
   return {
     async ready() {
       await Promise.all([...controllers.values()].map(({ keys }) => keys.ready()));
     },
-    async accessToken(token) {
-      const { keys, rules, foreign } = chosen(issuers, token);
-      if (foreign !== undefined) return verifyForeignToken(token, keys.get, rules, foreign);
-      return verifyAccessToken(token, keys.get, rules);
+    async accessToken(offered) {
+      const decoded = decodeToken(offered);
+      const { keys, rules, foreign } = trustedBy(issuers, decoded.payload.iss);
+      const { token } = decoded;
+      const signed = keys.haveSigned(decoded, rules) ? decoded : await checkSignature(token, keys.get, rules);
+      return foreign === undefined ? judgeAccessToken(signed, rules) : judgeForeignToken(signed, token, rules, foreign);
     },
     async ticket(ticket) {
       const { keys, rules } = chosen(issuers, ticket);
@@ -196,7 +199,11 @@ function chosen<T>(from: ReadonlyMap<string, T>, token: unknown): T {
   if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
   if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
   if (token.length > MAX_TOKEN_LENGTH) throw new Refusal("token_invalid", { detail: "the token is too long" });
-  const trusted = from.get(claimedIssuer(token));
+  return trustedBy(from, claimedIssuer(token));
+}
+
+function trustedBy<T>(from: ReadonlyMap<string, T>, issuer: unknown): T {
+  const trusted = typeof issuer === "string" ? from.get(issuer) : undefined;
   if (trusted === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
   return trusted;
 }
@@ -207,119 +214,4 @@ function claimedIssuer(token: string): string {
   } catch (error) {
     throw new Refusal("token_invalid", { cause: error, detail: "not a JWT" });
   }
-}
-
-interface KeySet {
-  ready(): Promise<void>;
-  /** Asks now, whenever it last did. */
-  renew(): void;
-  readonly get: JWTVerifyGetKey;
-  /** Asks for an unknown key even if somebody has just asked for another: nobody sends what is in the log again. */
-  readonly getForLog: JWTVerifyGetKey;
-  close(): void;
-}
-
-/** Keys that were configured, and are there from the start. */
-function givenKeys(keys: JSONWebKeySet): KeySet {
-  const get = createLocalJWKSet(keys);
-  return { get, getForLog: get, ready: () => Promise.resolve(), renew: () => undefined, close: () => undefined };
-}
-
-const FETCH_TIMEOUT_MS = 3_000;
-const MAX_KEY_SET_BYTES = 65_536;
-/**
- * An unknown `kid` makes us ask the issuer, at most this often: garbage must not become a flood. For so long, too, a stranger's garbage can keep us
- * from learning the key that takes the place of one that was retired.
- */
-const COOLDOWN_MS = 5_000;
-const LOG_COOLDOWN_MS = 1_000;
-const SETTLED_MS = 1_000;
-const RENEW_AFTER_MS = 5 * 60_000;
-/** How long keys are believed while the issuer cannot be reached. */
-const STALE_LIMIT_MS = 24 * 60 * 60_000;
-const FIRST_FETCH_RETRY_MS = 250;
-
-function createKeySet(uri: URL, trouble: Trouble): KeySet {
-  const stopping = new AbortController();
-  let find: ReturnType<typeof createLocalJWKSet> | undefined;
-  let fetchedAt = Number.NEGATIVE_INFINITY;
-  let askedAt = Number.NEGATIVE_INFINITY;
-  let asking: Promise<boolean> | undefined;
-  let failed = false;
-
-  async function ask(): Promise<boolean> {
-    askedAt = performance.now();
-    try {
-      find = createLocalJWKSet(await fetchKeySet(uri, stopping.signal));
-      fetchedAt = performance.now();
-      failed = false;
-      trouble.over();
-      return true;
-    } catch (error) {
-      failed = true;
-      if (!stopping.signal.aborted) trouble.failed(error);
-      return false;
-    }
-  }
-
-  /** One request at a time, however many wait for it. Resolves to whether it brought keys; never rejects. */
-  function renew(): Promise<boolean> {
-    asking ??= ask().finally(() => {
-      asking = undefined;
-    });
-    return asking;
-  }
-
-  const getFor =
-    (isFromLog: boolean): JWTVerifyGetKey =>
-    async (header, token) => {
-      const age = performance.now() - fetchedAt;
-      if (find === undefined || age > STALE_LIMIT_MS) throw new Refusal("unavailable", { detail: "no keys" });
-      if (age > RENEW_AFTER_MS && performance.now() - askedAt > COOLDOWN_MS) void renew();
-      try {
-        return await find(header, token);
-      } catch (error) {
-        if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
-        const askedAgo = performance.now() - askedAt;
-        if (isFromLog && asking === undefined && askedAgo < LOG_COOLDOWN_MS) {
-          await new Promise((resolve) => setTimeout(resolve, LOG_COOLDOWN_MS - askedAgo));
-        } else if (!isFromLog && asking === undefined && askedAgo < COOLDOWN_MS) {
-          // It may be one that has just come: only what the issuer said a moment ago settles that there is none.
-          if (!failed && askedAgo < SETTLED_MS) throw error;
-          throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked again yet" });
-        }
-        if (!(await renew())) throw new Refusal("unavailable", { cause: error, detail: "the issuer cannot be asked" });
-        return find(header, token);
-      }
-    };
-
-  return {
-    get: getFor(false),
-    getForLog: getFor(true),
-    renew: () => void renew(),
-    async ready() {
-      while (find === undefined && !stopping.signal.aborted) {
-        if (await renew()) return;
-        await new Promise((resolve) => setTimeout(resolve, FIRST_FETCH_RETRY_MS));
-      }
-    },
-    close() {
-      stopping.abort();
-    },
-  };
-}
-
-async function fetchKeySet(uri: URL, stopping: AbortSignal): Promise<JSONWebKeySet> {
-  const response = await fetch(uri, {
-    headers: { accept: "application/json" },
-    redirect: "error",
-    signal: AbortSignal.any([stopping, AbortSignal.timeout(FETCH_TIMEOUT_MS)]),
-  });
-  if (response.status !== 200) throw new Error(`the key set answered ${response.status}`);
-  const text = await readBounded(response, MAX_KEY_SET_BYTES);
-  const body: unknown = JSON.parse(text);
-  if (typeof body !== "object" || body === null || !("keys" in body) || !Array.isArray(body.keys)) {
-    throw new Error("that is no JWK Set");
-  }
-  return { keys: body.keys };
 }

@@ -11,7 +11,6 @@ import {
   type JWTHeaderParameters,
   type JWTPayload,
   type JWTVerifyGetKey,
-  type JWTVerifyOptions,
   jwtVerify,
   SignJWT,
 } from "jose";
@@ -88,8 +87,15 @@ export async function verifyAccessToken(
   rules: TokenRules,
   now: Date = new Date(),
 ): Promise<VerifiedClaims> {
-  const { payload, kid } = await verifyJwt(token, keys, { ...rules, typ: ACCESS_TOKEN_TYPE }, now);
-  return { ...accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds), kid };
+  return judgeAccessToken(await checkSignature(token, keys, rules), rules, now);
+}
+
+/** Judges all of an access token but its signature. @throws {Refusal} `token_invalid`, `token_expired` */
+export function judgeAccessToken(jwt: SignedJwt, rules: TokenRules, now: Date = new Date()): VerifiedClaims {
+  const { payload, kid } = judgeJwt(jwt, { ...rules, typ: ACCESS_TOKEN_TYPE }, now);
+  const claims = accessTokenClaims(payload, Math.floor(now.getTime() / 1000) + rules.clockSkewSeconds);
+  // One string for all who hold one of the issuer's tokens.
+  return { ...claims, iss: rules.issuer, kid };
 }
 
 function accessTokenClaims(payload: JWTPayload, latestIssue: number): AccessTokenClaims {
@@ -177,6 +183,12 @@ export interface JwtRules extends Omit<TokenRules, "audience"> {
   readonly maxLength?: number | undefined;
 }
 
+/** A JWT whose signature is good. Whether it may be believed is still to be judged. */
+export interface SignedJwt {
+  readonly header: { readonly typ?: unknown; readonly kid?: string | undefined; readonly crit?: unknown };
+  readonly payload: JWTPayload;
+}
+
 /**
  * Verifies a JWT: size and form before parsing, then algorithm, key, signature, `typ`, `iss`, `aud` and time.
  *
@@ -189,32 +201,75 @@ export async function verifyJwt(
   rules: JwtRules,
   now: Date = new Date(),
 ): Promise<{ readonly payload: JWTPayload; readonly kid: string | undefined }> {
+  return judgeJwt(await checkSignature(token, keys, rules), rules, now);
+}
+
+/** A string in the compact form and of bounded size. @throws {Refusal} `token_missing`, `token_invalid` */
+export function demandCompact(token: unknown, maxLength = MAX_TOKEN_LENGTH): string {
   if (token === undefined || token === null || token === "") throw new Refusal("token_missing");
   if (typeof token !== "string") throw new Refusal("token_invalid", { detail: `the token is a ${typeof token}` });
-  if (token.length > (rules.maxLength ?? MAX_TOKEN_LENGTH)) {
-    throw new Refusal("token_invalid", { detail: "the token is too long" });
-  }
+  if (token.length > maxLength) throw new Refusal("token_invalid", { detail: "the token is too long" });
   if (!COMPACT_FORM.test(token)) throw new Refusal("token_invalid", { detail: "not in the compact form" });
-  const options: JWTVerifyOptions = {
-    ...(rules.typ === undefined ? {} : { typ: rules.typ }),
-    ...(rules.audience === undefined ? {} : { audience: rules.audience }),
-    issuer: rules.issuer,
-    algorithms: [...rules.algorithms],
-    clockTolerance: rules.clockSkewSeconds,
-    currentDate: now,
-  };
+  return token;
+}
+
+/** For jose no time is too early or too late. */
+const JUDGED_BY_US = { currentDate: new Date(0), clockTolerance: Number.MAX_SAFE_INTEGER };
+
+/** The part of {@link verifyJwt} that needs the keys. @throws {Refusal} as it does, but for `token_expired` */
+export async function checkSignature(
+  token: unknown,
+  keys: JWTVerifyGetKey,
+  { algorithms, maxLength }: Pick<JwtRules, "algorithms" | "maxLength">,
+): Promise<SignedJwt> {
+  const compact = demandCompact(token, maxLength);
   try {
-    const { payload, protectedHeader } = await jwtVerify(token, keys, options);
-    return { payload, kid: protectedHeader.kid };
+    const options = { algorithms: [...algorithms], ...JUDGED_BY_US };
+    const { payload, protectedHeader } = await jwtVerify(compact, keys, options);
+    return { header: protectedHeader, payload };
   } catch (error) {
     throw refusalOf(error);
   }
 }
 
+/**
+ * The other part, and the only judge of what a JWT says, whoever has found its signature good: RFC 7519 section 4.1, RFC 8725 section 3.11.
+ *
+ * @throws {Refusal} `token_invalid`, `token_expired`
+ */
+export function judgeJwt(
+  { header, payload }: SignedJwt,
+  { typ, issuer, audience, clockSkewSeconds }: JwtRules,
+  now: Date = new Date(),
+): { readonly payload: JWTPayload; readonly kid: string | undefined } {
+  const invalid = (detail: string) => new Refusal("token_invalid", { detail });
+  const seconds = Math.floor(now.getTime() / 1000);
+  const { iss, aud, exp, nbf, iat } = payload as Readonly<Record<string, unknown>>;
+  // RFC 7515 section 4.1.11: whoever does not understand all of it must refuse, and there is nothing that we do.
+  if (header.crit !== undefined) throw invalid('"crit" names an extension');
+  if (typ !== undefined && !isType(header.typ, typ)) throw invalid('"typ" is another');
+  if (iss !== issuer) throw invalid('"iss" is another');
+  if (audience !== undefined && aud !== audience && !(Array.isArray(aud) && aud.includes(audience))) {
+    throw invalid('"aud" is another');
+  }
+  for (const time of [exp, nbf, iat])
+    if (time !== undefined && typeof time !== "number") throw invalid("a time is no number");
+  if (typeof nbf === "number" && nbf > seconds + clockSkewSeconds) throw invalid('"nbf" is in the future');
+  if (typeof exp === "number" && exp <= seconds - clockSkewSeconds) {
+    throw new Refusal("token_expired", { detail: '"exp" has passed' });
+  }
+  return { payload, kid: header.kid };
+}
+
+/** RFC 7515 section 4.1.9: a media type, where `application/` may be left out. */
+function isType(offered: unknown, wanted: string): boolean {
+  if (offered === wanted) return true;
+  return typeof offered === "string" && offered.toLowerCase().replace(/^application\//, "") === wanted;
+}
+
 /** jose's codes are exact and go to the log; the holder of the token learns only what to do. */
 function refusalOf(error: unknown): Refusal {
   if (error instanceof Refusal) return error;
-  if (error instanceof errors.JWTExpired) return new Refusal("token_expired", { cause: error, detail: error.code });
   if (error instanceof errors.JWKSTimeout) return new Refusal("unavailable", { cause: error, detail: error.code });
   if (error instanceof errors.JOSEError) {
     return new Refusal("token_invalid", { cause: error, detail: `${error.code}: ${error.message}` });

@@ -5,23 +5,29 @@
 import { parseArgs } from "node:util";
 import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
+import { HANDSHAKE } from "./handshake.ts";
 import { JWKS } from "./jwks.ts";
 import { LOGIN } from "./login.ts";
 import { type Machine, thisMachine } from "./machine.ts";
+import { MEMORY } from "./memory.ts";
 import { REFRESH } from "./refresh.ts";
 import { saveResults } from "./results.ts";
 import { RETENTION } from "./retention.ts";
 import { INDEX } from "./revocation-index.ts";
 import { REVOKE } from "./revoke.ts";
+import { STORM } from "./storm.ts";
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   bounds: BOUNDS,
+  handshake: HANDSHAKE,
   index: INDEX,
   jwks: JWKS,
   login: LOGIN,
+  memory: MEMORY,
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,
+  storm: STORM,
 };
 
 function usage(): never {

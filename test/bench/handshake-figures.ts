@@ -1,0 +1,113 @@
+/** What `handshake` says of what it measured: figures, and the goals that they are held to. */
+import type { SignatureAlgorithm } from "#contract/access-token";
+import type { Row } from "./bench.ts";
+import { ratioOf, round, spreadOf, spreadText } from "./distribution.ts";
+import type { VerifyFigures } from "./verify-alone.ts";
+
+export type Variant =
+  | "bare"
+  | "tutorial"
+  | "tutorial + blacklist"
+  | "thream"
+  | "auth0"
+  | `keycard ${SignatureAlgorithm}`
+  | `keycard ${SignatureAlgorithm} returning`
+  | "bare, polling"
+  | "keycard RS256, polling";
+
+/** One slice. */
+export interface Sample {
+  /** Of the server, for each handshake. */
+  readonly cpuUs: number;
+  readonly perSecond: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  /** The longest time that the server's loop was held. */
+  readonly loopMaxMs: number;
+  /** For each handshake, without what goes on when nobody connects. */
+  readonly redisCommands: number;
+}
+
+export interface HandshakeFigures {
+  readonly perSlice: number;
+  /** By all of Keycard's handshakes together. */
+  readonly edgeCalls: number;
+  readonly handshakes: Readonly<Record<Variant, readonly Sample[]>>;
+  readonly verify: VerifyFigures;
+}
+
+/** Of processor time, to bare Socket.IO. */
+const GOALS: Partial<Record<Variant, number>> = {
+  "keycard RS256": 1.2,
+  "keycard ES256": 1.45,
+  "keycard EdDSA": 1.45,
+  "keycard RS256 returning": 1.1,
+  "keycard ES256 returning": 1.1,
+  "keycard EdDSA returning": 1.1,
+};
+/** Microseconds above the bare check of the signature. */
+const VERIFY_ABOVE_FLOOR_US = 15;
+
+export function rowsOf({ handshakes, edgeCalls, verify }: HandshakeFigures): Row[] {
+  const peers = (["tutorial", "tutorial + blacklist", "thream", "auth0"] as const).map(
+    (peer) => `${peer} ${ratio(handshakes, peer).median.toFixed(2)}`,
+  );
+  const handshakeRows = Object.entries(GOALS).map(([variant, goal]) => {
+    const measured = ratio(handshakes, variant as Variant);
+    return {
+      work: `processor time of a handshake relative to bare Socket.IO, ${variant} (${peers.join(", ")})`,
+      goal: `≤ ${goal.toFixed(2)}`,
+      measured: spreadText(measured),
+      met: measured.median <= goal,
+    };
+  });
+  const verifyRows = Object.entries(verify).map(([alg, { floorUs, keycardUs, aboveUs }]) => ({
+    work: `verifying alone, ${alg}, above the signature check of Node`,
+    goal: `≤ ${VERIFY_ABOVE_FLOOR_US} µs`,
+    measured: `${spreadText(aboveUs, 1)} µs (${keycardUs.median.toFixed(0)}, ${floorUs.median.toFixed(0)})`,
+    met: aboveUs.median <= VERIFY_ABOVE_FLOOR_US,
+  }));
+  const commands = Math.abs(round(spreadOf(handshakes["keycard RS256"].map((each) => each.redisCommands)).median));
+  return [
+    ...handshakeRows,
+    ...verifyRows,
+    {
+      work: "Redis commands and calls to the edge for a handshake",
+      goal: "0 and 0",
+      measured: `${commands} and ${edgeCalls}`,
+      met: commands === 0 && edgeCalls === 0,
+    },
+  ];
+}
+
+function ratio(handshakes: HandshakeFigures["handshakes"], variant: Variant) {
+  const cpu = (each: Variant) => handshakes[each].map(({ cpuUs }) => cpuUs);
+  return ratioOf(cpu(variant), cpu(variant.endsWith("polling") ? "bare, polling" : "bare"));
+}
+
+export function printHandshakes({ perSlice, edgeCalls, handshakes, verify }: HandshakeFigures): void {
+  console.log(`\n${perSlice} handshakes a slice, ${handshakes.bare.length} slices each; medians\n`);
+  const titles = ["CPU µs", "p50 ms", "p99 ms", "a second", "hold ms", "Redis"];
+  console.log(`${"".padEnd(28)}${"to bare".padEnd(22)}${titles.map((title) => title.padStart(10)).join("")}`);
+  for (const [variant, samples] of Object.entries(handshakes)) {
+    const of = (pick: (sample: Sample) => number) => spreadOf(samples.map(pick)).median;
+    const { cpuUs, p50Ms, p99Ms, perSecond, loopMaxMs, redisCommands } = {
+      cpuUs: of((each) => each.cpuUs).toFixed(0),
+      p50Ms: of((each) => each.p50Ms).toFixed(1),
+      p99Ms: of((each) => each.p99Ms).toFixed(1),
+      perSecond: of((each) => each.perSecond).toFixed(0),
+      loopMaxMs: of((each) => each.loopMaxMs).toFixed(1),
+      redisCommands: of((each) => each.redisCommands).toFixed(2),
+    };
+    const figures = [cpuUs, p50Ms, p99Ms, perSecond, loopMaxMs, redisCommands]
+      .map((text) => text.padStart(10))
+      .join("");
+    console.log(`${variant.padEnd(28)}${spreadText(ratio(handshakes, variant as Variant)).padEnd(22)}${figures}`);
+  }
+  console.log(`\ncalls to the edge by all of Keycard's: ${edgeCalls}\n`);
+  for (const [alg, { floorUs, keycardUs, aboveUs }] of Object.entries(verify)) {
+    console.log(
+      `verifying alone, ${alg}: ${keycardUs.median.toFixed(1)} µs, Node's signature check ${floorUs.median.toFixed(1)} µs, above it ${spreadText(aboveUs, 1)}`,
+    );
+  }
+}
