@@ -10,6 +10,7 @@ import { JWKS } from "./jwks.ts";
 import { LOGIN } from "./login.ts";
 import { type Machine, thisMachine } from "./machine.ts";
 import { MEMORY } from "./memory.ts";
+import { RACE } from "./race.ts";
 import { REFRESH } from "./refresh.ts";
 import { saveResults } from "./results.ts";
 import { RETENTION } from "./retention.ts";
@@ -24,6 +25,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   jwks: JWKS,
   login: LOGIN,
   memory: MEMORY,
+  race: RACE,
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,

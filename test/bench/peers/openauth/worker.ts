@@ -1,6 +1,9 @@
 /**
  * OpenAuth on Workers KV as its documentation has it, with its lifetimes as they are by default. The issuer is built once for each isolate: built
  * for each request, as most public Workers do it, it is slower. Who signs in is believed, since only refreshes are measured.
+ *
+ * It refuses a few good tokens here: what is left of its 60 s of reuse is rounded down to 59 where the clock moves on between two readings, and KV
+ * takes no less than 60. On Cloudflare the clock stands still meanwhile, so that this may be a thing of workerd alone.
  */
 import { issuer } from "@openauthjs/openauth";
 import type { Provider } from "@openauthjs/openauth/provider/provider";
