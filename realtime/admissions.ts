@@ -11,6 +11,7 @@ import type { NodeReceipt } from "#contract/cluster";
 import { Refusal } from "#contract/refusal";
 import { hits, type RevocationEvent, type RevocationTarget } from "#contract/revocation";
 import { RevocationIndex } from "#contract/revocation-index";
+import { keepNewest } from "./keep-newest.ts";
 import type { LogWay } from "./log.ts";
 import { SocketIndex } from "./socket-index.ts";
 import { type Admission, closeForRefresh, disconnectAll, type ProtectedSocket, sayFarewell } from "./sockets.ts";
@@ -160,23 +161,30 @@ export class Admissions {
     revocations.merge(event);
     if (event.targets.some(({ kind }) => kind === "key")) this.#options.onKeyRevoked(issuer);
     const hit = sockets.hitBy(event);
-    const applied = { expiresAt: event.expires_at, done: this.#enforce(event, hit) };
+    // Most hit nobody here, and a node that was away hears of a hundred thousand.
+    const done = hit.size === 0 ? Promise.resolve(this.#word(0)) : this.#enforce(event, hit);
+    const applied = { expiresAt: event.expires_at, done };
     this.#applied.set(nameOf(issuer, event.id), applied);
-    if (this.#applied.size > EVENTS_KEPT) this.#applied.delete(this.#applied.keys().next().value ?? "");
+    keepNewest(this.#applied, EVENTS_KEPT);
     this.#options.onApplied(event, way, hit.size);
+    if (hit.size === 0) this.#options.onRevoked(event, 0);
     return applied;
   }
 
   async #enforce(event: RevocationEvent, hit: ReadonlySet<Admission>): Promise<NodeReceipt> {
     this.#closingEvents += 1;
     try {
-      const left = event.mode === "reauthenticate" && hit.size > 0 ? await this.#reauthenticate(event, hit) : hit;
+      const left = event.mode === "reauthenticate" ? await this.#reauthenticate(event, hit) : hit;
       const closed = await disconnectAll(left, event.code);
       this.#options.onRevoked(event, closed);
-      return { node: this.#options.node, applied_at: Date.now(), closed };
+      return this.#word(closed);
     } finally {
       this.#closingEvents -= 1;
     }
+  }
+
+  #word(closed: number): NodeReceipt {
+    return { node: this.#options.node, applied_at: Date.now(), closed };
   }
 
   /** Asks for other tokens, and resolves after the margin to those who have brought none. */
@@ -255,12 +263,13 @@ export class Admissions {
   #come(due: ReadonlySet<Admission>): void {
     const now = Date.now() / 1000;
     const over = new Set([...due].filter(({ claims }) => claims.exp <= now));
-    for (const admission of due) {
-      if (over.has(admission)) continue;
-      this.#await(admission, Math.ceil(admission.claims.exp));
+    const warned = [...due].filter((admission) => !over.has(admission));
+    // All of them before any is told: whatever comes of that, everybody's end has to come.
+    for (const admission of warned) this.#await(admission, Math.ceil(admission.claims.exp));
+    if (over.size > 0) void closeForRefresh(over, "token_expired").then(this.#options.onExpired);
+    for (const admission of warned) {
       if (admission.ended === undefined) this.#options.onExpiring(admission, admission.claims.exp);
     }
-    if (over.size > 0) void closeForRefresh(over, "token_expired").then(this.#options.onExpired);
   }
 
   #forget(): void {

@@ -3,7 +3,7 @@
  * them enforced, leaves its word, and says what the cluster's words add up to.
  */
 import { randomBytes } from "node:crypto";
-import { decodeJwt, decodeProtectedHeader } from "jose";
+import { decodeProtectedHeader } from "jose";
 import { type ClusterSecrets, signReceipts } from "#contract/cluster";
 import { NODE_QUERY_TYPE, type NodeStatus, signNodeAnswers } from "#contract/node-query";
 import { Refusal, toRefusal } from "#contract/refusal";
@@ -12,6 +12,7 @@ import { VERSION } from "#contract/version";
 import type { Admissions, Applied, Way } from "./admissions.ts";
 import { createFeed } from "./feed.ts";
 import { Follower } from "./follower.ts";
+import { decodeToken } from "./known-keys.ts";
 import { type Link, leaseNow, type Member, Peers } from "./lease.ts";
 import { createLog, type LogWay } from "./log.ts";
 import { createNodeSpeaker } from "./node-answers.ts";
@@ -102,7 +103,11 @@ export function createControl(options: ControlOptions): Control {
   });
   const peers = new Peers(cluster, secrets, () => onIgnored("a heartbeat that no node of this cluster sealed"));
   const onForged = (what: string) => onIgnored(`${what} that no node of this cluster sealed`);
-  const receipts = createReceipts({ links, cluster, secrets, self, peers, onForged });
+  const receipts = createReceipts({
+    ...{ links, cluster, secrets, self, peers, onForged },
+    // The heartbeat writes them.
+    mayWait: () => !follower.isCurrent(),
+  });
   const questions = createQuestions({ links, cluster, secrets, self, peers, onForged });
   const speaker = createNodeSpeaker({ self, peers, questions, admissions, status, ...listener });
   const feeds = options.issuers.flatMap((trusted) => {
@@ -233,11 +238,14 @@ export function createControl(options: ControlOptions): Control {
     leaseEndsAt: () => follower.leaseEndsAt,
     async accept(set) {
       const revocation = await verifier.revocation(set);
-      enforce(revocation, "push");
       const { issuer, event } = revocation;
+      // On its way to the others while it is enforced here, whatever becomes of either.
+      const appending = Promise.allSettled([log.append(receiptKey(issuer, event.id), set)]);
+      enforce(revocation, "push");
       try {
-        const before = await log.append(receiptKey(issuer, event.id), set);
-        await receipts.expect(issuer, event.id, before);
+        const [appended] = await appending;
+        if (appended.status === "rejected") throw appended.reason;
+        await receipts.expect(issuer, event.id, appended.value);
       } catch (error) {
         throw new Refusal("unavailable", { cause: error, detail: "Redis cannot take the event" });
       }
@@ -276,7 +284,7 @@ function typeOf(token: string): string | undefined {
 /** Of a token that is not verified: anything may stand there. */
 function claimsOf(token: string): { readonly iss?: string; readonly jti?: string } {
   try {
-    const { iss, jti } = decodeJwt(token);
+    const { iss, jti } = decodeToken(token).payload;
     return typeof iss === "string" && typeof jti === "string" ? { iss, jti } : {};
   } catch {
     return {}; // judged, and ignored, a moment later

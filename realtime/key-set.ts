@@ -6,7 +6,7 @@ import { createLocalJWKSet, errors, type JSONWebKeySet, type JWTVerifyGetKey } f
 import type { TokenRules } from "#contract/access-token";
 import { Refusal } from "#contract/refusal";
 import { readBounded } from "./bounded-body.ts";
-import { type DecodedToken, KnownKeys } from "./known-keys.ts";
+import { type DecodedToken, KnownKeys, type TokenUse } from "./known-keys.ts";
 import type { Trouble } from "./trouble.ts";
 
 export interface KeySet {
@@ -22,7 +22,7 @@ export interface KeySet {
    * @returns false when only asking `get` can tell
    * @throws {Refusal} `token_invalid` when the signature is wrong
    */
-  haveSigned(token: DecodedToken, rules: Pick<TokenRules, "algorithms">): boolean;
+  haveSigned(token: DecodedToken, rules: Pick<TokenRules, "algorithms">, use: TokenUse): boolean;
   close(): void;
 }
 
@@ -34,7 +34,7 @@ export function givenKeys(keys: JSONWebKeySet): KeySet {
   return {
     get,
     getForLog: get,
-    haveSigned: (token, { algorithms }) => known.haveSigned(token, algorithms),
+    haveSigned: (token, { algorithms }, use) => known.haveSigned(token, algorithms, use),
     ready: () => Promise.resolve(),
     renew: () => undefined,
     close: () => undefined,
@@ -120,7 +120,7 @@ export function keysFrom(uri: URL, trouble: Trouble): KeySet {
   return {
     get: getFor(false),
     getForLog: getFor(true),
-    haveSigned: (token, { algorithms }) => areGood() && known.haveSigned(token, algorithms),
+    haveSigned: (token, { algorithms }, use) => areGood() && known.haveSigned(token, algorithms, use),
     renew: () => void renew(),
     async ready() {
       while (find === undefined && !stopping.signal.aborted) {

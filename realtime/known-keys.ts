@@ -18,6 +18,9 @@ export interface DecodedToken {
   readonly payload: JWTPayload;
 }
 
+/** An access token comes again with each connection; an event, or a page of the feed, is judged once. */
+export type TokenUse = "again" | "once";
+
 interface KnownKey {
   readonly alg: SignatureAlgorithm;
   readonly key: KeyObject;
@@ -35,9 +38,12 @@ const LEAST_RSA_BITS = 2048;
 /** Twice as many are remembered at most, for each issuer: some 100 bytes each. */
 const GENERATION = 10_000;
 
-/** @throws {Refusal} `token_missing`, `token_invalid` unless it is a JWT in the compact form, of bounded size */
-export function decodeToken(token: unknown): DecodedToken {
-  const compact = demandCompact(token);
+/**
+ * @param maxLength in characters, if not of a token
+ * @throws {Refusal} `token_missing`, `token_invalid` unless it is a JWT in the compact form, of bounded size
+ */
+export function decodeToken(token: unknown, maxLength?: number): DecodedToken {
+  const compact = demandCompact(token, maxLength);
   const [header = "", payload = ""] = compact.split(".", 2);
   return { token: compact, header: decodePart(header), payload: decodePart(payload) };
 }
@@ -76,17 +82,21 @@ export class KnownKeys {
   /**
    * Whether one of these keys has signed it.
    *
+   * @param use whether its holder may show it again, or it comes once, and remembering it would only push out others
    * @returns false when that is for jose to decide
    * @throws {Refusal} `token_invalid` when the key is known and the signature is not its
    */
-  haveSigned({ token, header }: DecodedToken, algorithms: readonly SignatureAlgorithm[]): boolean {
+  haveSigned({ token, header }: DecodedToken, algorithms: readonly SignatureAlgorithm[], use: TokenUse): boolean {
     const { alg, kid, crit } = header;
     const known = typeof kid === "string" && crit === undefined ? this.#keys.get(kid) : undefined;
     if (known === undefined || known.alg !== alg || !algorithms.includes(known.alg)) return false;
+    if (use === "once") {
+      demandSignedBy(known, token);
+      return true;
+    }
     const name = hash("sha256", token, "base64url");
     if (this.#young.get(name) === known || this.#old.get(name) === known) return true;
-    if (!isSignedBy(known, token))
-      throw new Refusal("token_invalid", { detail: "ERR_JWS_SIGNATURE_VERIFICATION_FAILED" });
+    demandSignedBy(known, token);
     this.#remember(name, known);
     return true;
   }
@@ -98,6 +108,12 @@ export class KnownKeys {
     }
     this.#young.set(name, key);
   }
+}
+
+/** @throws {Refusal} */
+function demandSignedBy(known: KnownKey, token: string): void {
+  if (!isSignedBy(known, token))
+    throw new Refusal("token_invalid", { detail: "ERR_JWS_SIGNATURE_VERIFICATION_FAILED" });
 }
 
 function isSignedBy({ alg, key }: KnownKey, token: string): boolean {

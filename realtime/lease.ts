@@ -6,7 +6,8 @@
  * count from later: the holder from before it sent its heartbeat, they from when they first saw it, each by a clock that nobody
  * can set. No two machines' clocks are ever compared.
  */
-import { type ClusterSecrets, isSealed, seal } from "#contract/cluster";
+import type { ClusterSecrets } from "#contract/cluster";
+import { isSealed, seal } from "./seal.ts";
 
 /** Of a lease's length, beyond its end, before others take a node's sockets for closed: closing takes a moment, and clocks drift. */
 const FENCE_MARGIN = 0.4;
@@ -83,13 +84,8 @@ export function memberKey({ node, boot }: Pick<Member, "node" | "boot">): string
 }
 
 /** `<count>.<lease ms>.<keep ms>.<seal>`; a lease of 0 is a farewell. */
-export async function heartbeat(
-  member: Member,
-  count: number,
-  cluster: string,
-  secrets: ClusterSecrets,
-): Promise<string> {
-  return `${count}.${member.leaseMs}.${member.keepMs}.${await seal(secrets, leaseWords(member, count, cluster))}`;
+export function heartbeat(member: Member, count: number, cluster: string, secrets: ClusterSecrets): string {
+  return `${count}.${member.leaseMs}.${member.keepMs}.${seal(secrets, leaseWords(member, count, cluster))}`;
 }
 
 function leaseWords({ node, boot, leaseMs, keepMs }: Member, count: number, cluster: string) {
@@ -128,14 +124,13 @@ export class Peers {
    * @param askedAt when Redis was asked for them
    * @returns those that have not changed for so long that nobody needs them any more
    */
-  async observe(
+  observe(
     heartbeats: ReadonlyMap<string, string>,
     askedAt: number,
-  ): Promise<readonly (readonly [key: string, value: string])[]> {
+  ): readonly (readonly [key: string, value: string])[] {
     const now = performance.now();
     this.#watchingSince = Math.min(this.#watchingSince, askedAt);
-    const changed = [...heartbeats].filter(([key, value]) => this.#seen.get(key)?.value !== value);
-    await Promise.all(changed.map(([key, value]) => this.#judge(key, value, now)));
+    for (const [key, value] of heartbeats) if (this.#seen.get(key)?.value !== value) this.#judge(key, value, now);
     for (const [key, sighting] of this.#seen) {
       if (!heartbeats.has(key) && now > endOf(sighting) + FORGET_MS) this.#seen.delete(key);
     }
@@ -147,9 +142,9 @@ export class Peers {
     });
   }
 
-  async #judge(key: string, value: string, now: number): Promise<void> {
+  #judge(key: string, value: string, now: number): void {
     if (this.#forged.get(key) === value) return;
-    const said = await this.#read(key, value);
+    const said = this.#read(key, value);
     if (said === undefined) {
       this.#forged.set(key, value);
       this.#onForged(key);
@@ -159,7 +154,7 @@ export class Peers {
     if (said.count > (this.#seen.get(key)?.count ?? -1)) this.#seen.set(key, { ...said, value, seenAt: now });
   }
 
-  async #read(key: string, value: string): Promise<Omit<Sighting, "seenAt" | "value"> | undefined> {
+  #read(key: string, value: string): Omit<Sighting, "seenAt" | "value"> | undefined {
     const space = key.lastIndexOf(" ");
     const [count = "", leaseMs = "", keepMs = "", signature = ""] = value.split(".");
     const numbers = [count, leaseMs, keepMs].map(Number);
@@ -171,7 +166,7 @@ export class Peers {
       keepMs: Number(keepMs),
     };
     const words = leaseWords(member, Number(count), this.#cluster);
-    return (await isSealed(this.#secrets, words, signature)) ? { ...member, count: Number(count) } : undefined;
+    return isSealed(this.#secrets, words, signature) ? { ...member, count: Number(count) } : undefined;
   }
 
   /** Members that may hold sockets now. */

@@ -5,6 +5,7 @@
 import type { IncomingMessage } from "node:http";
 import { BlockList, isIP, isIPv6 } from "node:net";
 import { Refusal } from "#contract/refusal";
+import { keepNewest } from "./keep-newest.ts";
 
 export interface Limits {
   /** Connections that one address may open at once, and how many more each second. Default 200 and 20. */
@@ -124,8 +125,8 @@ class Buckets {
   take(name: string): boolean {
     const level = this.#level(name);
     this.#buckets.delete(name);
-    if (this.#buckets.size >= MAX_ADDRESSES) this.#buckets.delete(this.#buckets.keys().next().value ?? "");
     this.#buckets.set(name, { level: Math.max(0, level - 1), at: performance.now() });
+    keepNewest(this.#buckets, MAX_ADDRESSES);
     return level >= 1;
   }
 

@@ -126,6 +126,8 @@ export function createLog(options: LogOptions): Log {
   let stopped = false;
   let beating: Promise<void> | undefined;
   let wake: (() => void) | undefined;
+  /** Somebody did not want to wait for the next heartbeat, perhaps while the one before was under way. */
+  let isHurried = false;
   let count = 0;
   /** Heartbeats of which one should stand in Redis: the last one that was answered, and those sent since. */
   let standing: string[] = [];
@@ -155,7 +157,7 @@ export function createLog(options: LogOptions): Log {
   async function follow(): Promise<boolean> {
     const sentAt = leaseNow();
     const askedAt = performance.now();
-    const value = await heartbeat(self, ++count, options.cluster, options.secrets);
+    const value = heartbeat(self, ++count, options.cluster, options.secrets);
     standing.push(value);
     const args = [memberKey(self), value, position, PAGE];
     const reply = await links.evalDurable(FOLLOW, [LOG, LEASES], args, options.replicas, DURABLE_WITHIN_MS);
@@ -185,7 +187,7 @@ export function createLog(options: LogOptions): Log {
   }
 
   async function lookAround(heartbeats: readonly string[], askedAt: number): Promise<void> {
-    const forgotten = await peers.observe(pairs(heartbeats), askedAt);
+    const forgotten = peers.observe(pairs(heartbeats), askedAt);
     if (forgotten.length > 0) await links.eval(FORGET, [LEASES], forgotten.flat());
   }
 
@@ -210,11 +212,15 @@ export function createLog(options: LogOptions): Log {
 
   function pause(): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, Number.isFinite(lastBeat) ? options.heartbeatMs : RETRY_MS);
-      wake = () => {
+      const waitMs = Number.isFinite(lastBeat) ? options.heartbeatMs : RETRY_MS;
+      const end = () => {
         clearTimeout(timer);
+        wake = undefined;
         resolve();
       };
+      const timer = setTimeout(end, isHurried ? 0 : waitMs);
+      isHurried = false;
+      wake = end;
     });
   }
 
@@ -247,13 +253,16 @@ export function createLog(options: LogOptions): Log {
     get unsettled() {
       return unsettled.size;
     },
-    hurry: () => wake?.(),
+    hurry() {
+      isHurried = wake === undefined;
+      wake?.();
+    },
     async append(receipt, set) {
       const askedAt = performance.now();
       const args = [set, BELL, options.retentionMs, options.maxEvents, links.publishCommand];
       const reply = await links.evalDurable(APPEND, [LOG, LEASES, receipt], args, options.replicas, DURABLE_WITHIN_MS);
       const [expected, heartbeats] = reply as [string, string[]];
-      await peers.observe(pairs(heartbeats), askedAt);
+      peers.observe(pairs(heartbeats), askedAt);
       return expected;
     },
     async burn(ticket, seconds) {
@@ -264,7 +273,7 @@ export function createLog(options: LogOptions): Log {
       stopped = true;
       wake?.();
       await beating;
-      const farewell = await heartbeat({ ...self, leaseMs: 0 }, ++count, options.cluster, options.secrets);
+      const farewell = heartbeat({ ...self, leaseMs: 0 }, ++count, options.cluster, options.secrets);
       // With Redis away the lease ends by itself. With the link just coming back, a moment spares receipts that wait.
       for (let left = FAREWELL_TRIES; left > 0 && !(await isWritten(farewell)); left--) {
         await new Promise((resolve) => setTimeout(resolve, FAREWELL_RETRY_MS));

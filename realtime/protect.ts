@@ -214,7 +214,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     onExpired: (sockets) => events.emit("expired", { sockets }),
     onApplied: (event, way, sockets) => tell("applied", { ...aboutRevocation(event), way, sockets }),
     onRevoked: (event, closed) =>
-      events.emit("revoked", { ...aboutRevocation(event), closed, afterMs: Date.now() - event.decided_at }),
+      tell("revoked", { ...aboutRevocation(event), closed, afterMs: Date.now() - event.decided_at }),
     onKeyRevoked: (issuer) => verifier.renewKeys(issuer),
   });
   const lobby: Lobby | undefined =

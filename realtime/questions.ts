@@ -3,10 +3,11 @@
  * sockets it holds. Each leaves its answer under the question's id, for a moment; whoever asked waits until every node that holds a lease has
  * answered, or for as long as it cares to. What is more than a count is sealed, since anybody might write there.
  */
-import { type ClusterSecrets, isSealed, seal } from "#contract/cluster";
+import type { ClusterSecrets } from "#contract/cluster";
 import type { Rehearsal } from "#contract/revocation";
 import { type Member, memberKey, type Peers } from "./lease.ts";
 import type { LogLinks } from "./redis.ts";
+import { isSealed, seal } from "./seal.ts";
 
 export const QUESTIONS = "{keycard}:questions";
 const answerKey = (id: string) => `{keycard}:answer:${id}`;
@@ -96,14 +97,14 @@ export function createQuestions({ links, cluster, secrets, self, peers, onForged
       for (const [member, value] of Object.entries(await links.commands.hgetall(answerKey(id)))) {
         const dot = value.indexOf(".");
         const text = value.slice(dot + 1);
-        if (await isSealed(secrets, wordsOf(id, member, text), value.slice(0, dot))) said.set(member, text);
+        if (isSealed(secrets, wordsOf(id, member, text), value.slice(0, dot))) said.set(member, text);
         else onForged("a node's answer");
       }
       return { said, silent: [...expected].filter(([key]) => !said.has(key)).map(([, member]) => member) };
     },
     async answer(id, text) {
       const member = memberKey(self);
-      const value = `${await seal(secrets, wordsOf(id, member, text))}.${text}`;
+      const value = `${seal(secrets, wordsOf(id, member, text))}.${text}`;
       const key = answerKey(id);
       await links.commands.pipeline().hset(key, member, value).expire(key, ANSWER_SECONDS).exec();
     },

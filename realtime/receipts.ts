@@ -2,16 +2,11 @@
  * Who has done what about a revocation, in this cluster. Nodes leave their words in Redis, each sealed with the cluster's secret,
  * and so is the list of those whose word is awaited: whoever can write to Redis can make a receipt late, but not false.
  */
-import {
-  type ClusterReceipt,
-  type ClusterSecrets,
-  type FencedNode,
-  isSealed,
-  type NodeReceipt,
-  seal,
-} from "#contract/cluster";
+import type { ClusterReceipt, ClusterSecrets, FencedNode, NodeReceipt } from "#contract/cluster";
+import { keepNewest } from "./keep-newest.ts";
 import { type Member, memberKey, type Peers } from "./lease.ts";
 import type { LogLinks } from "./redis.ts";
+import { isSealed, seal } from "./seal.ts";
 
 const WORDS_AT_ONCE = 100;
 /** Words that wait for Redis to come back. Of older ones the edge's feed knows that they are done. */
@@ -50,6 +45,8 @@ export interface ReceiptsOptions {
   readonly secrets: ClusterSecrets;
   readonly self: Member;
   readonly peers: Peers;
+  /** Whether words may wait until somebody flushes: while a node finds out what it missed, that goes first. */
+  mayWait(): boolean;
   /** Something in Redis that no node of this cluster sealed. */
   onForged(what: string): void;
 }
@@ -89,8 +86,8 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
   /** In one go for all that wait. */
   async function write(): Promise<void> {
     while (unwritten.size > 0) {
-      const batch = [...unwritten].slice(0, WORDS_AT_ONCE);
-      const words = await Promise.all(batch.map(([, { issuer, id, word }]) => sealedWord(issuer, id, word)));
+      const batch = firstOf(unwritten, WORDS_AT_ONCE);
+      const words = batch.map(([, { issuer, id, word }]) => sealedWord(issuer, id, word));
       const keys = batch.map(([, { issuer, id }]) => receiptKey(issuer, id));
       const before = (await links.eval(ACKNOWLEDGE, keys, [field, ...words])) as string[];
       for (const [index, [name, entry]] of batch.entries()) {
@@ -98,26 +95,26 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
         // Not one that came meanwhile: what was written may have met no receipt, because the event was not appended yet.
         if (unwritten.get(name) === entry) unwritten.delete(name);
         const standing = before[index] ?? "";
-        if (standing === "" || (await readWord(issuer, id, field, standing)) !== undefined) continue;
+        if (standing === "" || readWord(issuer, id, field, standing) !== undefined) continue;
         // Somebody took this node's place before it spoke.
         await links.eval(OVERWRITE, [keys[index] ?? ""], [field, words[index] ?? ""]);
       }
     }
   }
 
-  async function sealedWord(issuer: string, id: string, { applied_at, closed }: NodeReceipt): Promise<string> {
-    return `${applied_at}.${closed}.${await seal(secrets, wordWords(issuer, id, memberKey(self), applied_at, closed))}`;
+  function sealedWord(issuer: string, id: string, { applied_at, closed }: NodeReceipt): string {
+    return `${applied_at}.${closed}.${seal(secrets, wordWords(issuer, id, memberKey(self), applied_at, closed))}`;
   }
 
   function wordWords(issuer: string, id: string, member: string, appliedAt: number, closed: number) {
     return ["word", cluster, issuer, id, member, appliedAt, closed] as const;
   }
 
-  async function readWord(issuer: string, id: string, of: string, value: string): Promise<NodeReceipt | undefined> {
+  function readWord(issuer: string, id: string, of: string, value: string): NodeReceipt | undefined {
     const member = of.slice("node:".length);
     const [appliedAt = "", closed = "", signature = ""] = value.split(".");
     const words = wordWords(issuer, id, member, Number(appliedAt), Number(closed));
-    if (!(await isSealed(secrets, words, signature))) {
+    if (!isSealed(secrets, words, signature)) {
       onForged("a node's word about a revocation");
       return undefined;
     }
@@ -125,10 +122,10 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
     return { node, applied_at: Number(appliedAt), closed: Number(closed) };
   }
 
-  async function readExpected(issuer: string, id: string, value: string): Promise<Expected | undefined> {
+  function readExpected(issuer: string, id: string, value: string): Expected | undefined {
     const dot = value.indexOf(".");
     const text = value.slice(dot + 1);
-    if (dot < 0 || !(await isSealed(secrets, ["expected", cluster, issuer, id, text], value.slice(0, dot)))) {
+    if (dot < 0 || !isSealed(secrets, ["expected", cluster, issuer, id, text], value.slice(0, dot))) {
       if (value !== "") onForged("the list of nodes that a revocation waits for");
       return undefined;
     }
@@ -144,14 +141,14 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
     return [...peers.alive().filter((member) => memberKey(member) !== memberKey(self)), self];
   }
 
-  async function judge(issuer: string, id: string, fields: readonly string[]): Promise<ClusterReceipt | undefined> {
+  function judge(issuer: string, id: string, fields: readonly string[]): ClusterReceipt | undefined {
     const hash = new Map<string, string>();
     for (let i = 0; i < fields.length; i += 2) hash.set(fields[i] ?? "", fields[i + 1] ?? "");
-    const expected = await readExpected(issuer, id, hash.get("expected") ?? "");
+    const expected = readExpected(issuer, id, hash.get("expected") ?? "");
     if (expected === undefined) return undefined;
     const words = new Map<string, NodeReceipt>();
     for (const [name, value] of hash) {
-      const word = name.startsWith("node:") ? await readWord(issuer, id, name, value) : undefined;
+      const word = name.startsWith("node:") ? readWord(issuer, id, name, value) : undefined;
       if (word !== undefined) words.set(name.slice("node:".length), word);
     }
     return receiptOf(id, expected, words);
@@ -191,7 +188,7 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
     if (ids.length === 0) return [];
     const keys = ids.map((id) => receiptKey(issuer, id));
     const hashes = (await links.eval(READ, keys, [])) as string[][];
-    const receipts = await Promise.all(ids.map((id, index) => judge(issuer, id, hashes[index] ?? [])));
+    const receipts = ids.map((id, index) => judge(issuer, id, hashes[index] ?? []));
     return receipts.filter((receipt) => receipt !== undefined);
   }
 
@@ -201,20 +198,24 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
       return unwritten.size;
     },
     async expect(issuer, id, before) {
-      const known = before === "" ? undefined : await readExpected(issuer, id, before);
+      const known = before === "" ? undefined : readExpected(issuer, id, before);
       if (known?.vouched) return;
       // Who was there when it came in first stays awaited.
       const all = new Map([...(known?.members ?? []), ...present()].map((member) => [memberKey(member), member]));
       const members = [...all.values()].map(({ node, boot, leaseMs, keepMs }) => [node, boot, leaseMs, keepMs]);
       const text = JSON.stringify([peers.canVouch(self) ? 1 : 0, members]);
-      const signature = await seal(secrets, ["expected", cluster, issuer, id, text]);
+      const signature = seal(secrets, ["expected", cluster, issuer, id, text]);
       await links.eval(EXPECT, [receiptKey(issuer, id)], [`${signature}.${text}`]);
     },
     async acknowledge(issuer, id, done) {
       const word = await done;
-      unwritten.set(receiptKey(issuer, id), { issuer, id, word });
-      if (unwritten.size > WORDS_KEPT) unwritten.delete(unwritten.keys().next().value ?? "");
+      const [key, entry] = [receiptKey(issuer, id), { issuer, id, word }];
+      unwritten.set(key, entry);
+      keepNewest(unwritten, WORDS_KEPT);
+      if (options.mayWait()) return;
       await flush();
+      // One that was just ending, as after a heartbeat that brought the event itself, has not seen it.
+      if (unwritten.get(key) === entry) await flush();
     },
     async read(issuer, ids, waitMs) {
       const until = performance.now() + waitMs;
@@ -226,4 +227,10 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
       }
     },
   };
+}
+
+function firstOf<T>(all: Iterable<T>, count: number): T[] {
+  const first: T[] = [];
+  for (const each of all) if (first.push(each) >= count) break;
+  return first;
 }

@@ -8,6 +8,7 @@
  */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import type { ClusterSecrets } from "#contract/cluster";
+import { keepNewest } from "./keep-newest.ts";
 import type { RedisClient } from "./redis.ts";
 
 /** Version, milliseconds since the epoch, sender, number. */
@@ -59,7 +60,7 @@ export function openHeard(client: RedisClient, secrets: ClusterSecrets, onForged
     const name = header.toString("latin1", 7);
     if (known.has(name)) return false;
     known.add(name);
-    if (known.size > KNOWN) known.delete(known.values().next().value ?? "");
+    keepNewest(known, KNOWN);
     return true;
   };
   const opened = (channel: Buffer, message: Buffer): Buffer | undefined => {

@@ -5,7 +5,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DefaultEventsMap, Socket } from "socket.io";
 import type { VerifiedClaims } from "#contract/access-token";
-import { Refusal, type RefusalCode, unauthorizedErrorData } from "#contract/refusal";
+import { type RefusalCode, unauthorizedErrorData } from "#contract/refusal";
 
 /** What claims must have, all of it. */
 export interface Demand {
@@ -40,6 +40,8 @@ export interface Admission {
 
 /** The loop is given back after this long, so that closing thousands does not stall those that stay. */
 const CLOSE_SLICE_MS = 5;
+/** Connections whose answer is heard in one turn. */
+const HEARD_AT_ONCE = 50;
 /** Sockets that one node sends away and that may come back in one second. */
 const RETURNS_PER_SECOND = 100;
 const LONGEST_DELAY_SECONDS = 120;
@@ -59,13 +61,17 @@ export function disconnectAll(admissions: ReadonlySet<Admission>, code: RefusalC
 
 /** Ends one socket for good. Another namespace on the same transport may belong to somebody else, who stays. */
 export function disconnect(socket: ProtectedSocket, code: RefusalCode, retryAfterSeconds?: number): void {
-  tell(socket, code, retryAfterSeconds);
-  try {
-    withLastWord(socket, () => socket.disconnect());
-  } finally {
-    // Whatever the app's own listeners do.
-    if (admittedOn(socket.conn).length === 0) closeTransport(socket);
-  }
+  atOnce(socket, () => {
+    try {
+      inOneFlush(socket, () => {
+        tell(socket, code, retryAfterSeconds);
+        withLastWord(socket, () => socket.disconnect());
+      });
+    } finally {
+      // Whatever the app's own listeners do.
+      if (admittedOn(socket.conn).length === 0) closeTransport(socket);
+    }
+  });
 }
 
 /** Ends sockets by closing their transport, so that a stock client comes back by itself, with a fresh token. */
@@ -111,20 +117,36 @@ async function endAll(
   return open.length;
 }
 
-/** Gives the loop back between slices, so that those who stay are not stalled. */
+/**
+ * Gives the loop back between slices, so that those who stay are not stalled. What those answer who were told is heard when all are told: to take
+ * down a connection costs as much as to tell the next one, who is in until then.
+ */
 async function inSlices(admissions: readonly Admission[], end: (admission: Admission) => void): Promise<void> {
+  const told: Line[] = [];
+  let paused = 0;
   let sliceStart = performance.now();
   for (const admission of admissions) {
+    const line = lineOf(admission.socket.conn);
     try {
       end(admission);
     } catch (error) {
       // A listener of the app's threw; everybody else has to go all the same.
       process.emitWarning(error instanceof Error ? error : String(error));
     }
+    if (line !== undefined) told.push(line);
     if (performance.now() - sliceStart > CLOSE_SLICE_MS) {
+      for (; paused < told.length; paused++) told[paused]?.pause?.();
       await nextTurn();
       sliceStart = performance.now();
     }
+  }
+  void hear(told.slice(0, paused));
+}
+
+async function hear(paused: readonly Line[]): Promise<void> {
+  for (let from = 0; from < paused.length; from += HEARD_AT_ONCE) {
+    await nextTurn();
+    for (const line of paused.slice(from, from + HEARD_AT_ONCE)) line.resume?.();
   }
 }
 
@@ -139,7 +161,7 @@ function jitteredDelay(many: number): number | undefined {
 }
 
 function tell(socket: ProtectedSocket, code: RefusalCode, retryAfterSeconds?: number): void {
-  const data = unauthorizedErrorData(new Refusal(code, { retryAfterSeconds }));
+  const data = unauthorizedErrorData({ code, retryAfterSeconds });
   withLastWord(socket, () => socket.emit("unauthorized", { message: data.message, data }));
 }
 
@@ -201,9 +223,40 @@ function namespaceOf(packet: string): string {
   return /^\d(?:\d+-)?(\/[^,]*),/.exec(packet)?.[1] ?? "/";
 }
 
+/** What is said is handed to the transport together, and not one after the other, each when the one before is out. */
+function inOneFlush({ conn }: ProtectedSocket, speak: () => void): void {
+  const { transport } = conn;
+  if (!transport.writable) {
+    speak();
+    return;
+  }
+  transport.writable = false;
+  try {
+    speak();
+  } finally {
+    transport.writable = true;
+    (conn as unknown as { flush(): void }).flush();
+  }
+}
+
+/** Everything that goes out over a WebSocket goes by one call of the system: that is most of what it costs to close one. */
+function atOnce({ conn }: ProtectedSocket, act: () => void): void {
+  const stream = lineOf(conn)?._socket;
+  stream?.cork?.();
+  try {
+    act();
+  } finally {
+    stream?.uncork?.();
+  }
+}
+
+/** What a WebSocket transport writes to: it waits for the client's word before it closes the connection. */
+function lineOf(conn: ProtectedSocket["conn"]): Line | undefined {
+  return (conn.transport as unknown as { socket?: Line }).socket;
+}
+
 function closeTransport({ conn }: Pick<ProtectedSocket, "conn">, limitMs = DRAIN_LIMIT_MS): void {
-  // What a WebSocket transport writes to: it waits for the client's word before it closes the connection.
-  const { socket: line } = conn.transport as unknown as { socket?: Line };
+  const line = lineOf(conn);
   conn.close();
   const cut = setTimeout(() => {
     conn.close(true);
@@ -213,7 +266,10 @@ function closeTransport({ conn }: Pick<ProtectedSocket, "conn">, limitMs = DRAIN
 }
 
 interface Line {
+  readonly _socket?: { cork?(): void; uncork?(): void } | null;
   terminate?(): void;
+  pause?(): void;
+  resume?(): void;
   once(event: "close", listener: () => void): void;
 }
 

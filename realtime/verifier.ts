@@ -12,10 +12,10 @@ import {
   type VerifiedClaims,
   verifyTicket,
 } from "#contract/access-token";
-import { type FeedPage, verifyFeedPage, verifyReceiptQuery } from "#contract/cluster";
+import { type FeedPage, judgeFeedPage, MAX_PAGE_LENGTH, verifyReceiptQuery } from "#contract/cluster";
 import { type NodeQuestion, verifyNodeQuery } from "#contract/node-query";
 import { Refusal } from "#contract/refusal";
-import { type RevocationEvent, type RevocationTarget, verifyRehearsal, verifyRevocation } from "#contract/revocation";
+import { judgeRevocation, type RevocationEvent, type RevocationTarget, verifyRehearsal } from "#contract/revocation";
 import { type ForeignTokens, judgeForeignToken } from "./foreign-token.ts";
 import { givenKeys, type KeySet, keysFrom } from "./key-set.ts";
 import { decodeToken } from "./known-keys.ts";
@@ -156,7 +156,7 @@ export function createVerifier(options: VerifierOptions): Verifier {
       const decoded = decodeToken(offered);
       const { keys, rules, foreign } = trustedBy(issuers, decoded.payload.iss);
       const { token } = decoded;
-      const signed = keys.haveSigned(decoded, rules) ? decoded : await checkSignature(token, keys.get, rules);
+      const signed = keys.haveSigned(decoded, rules, "again") ? decoded : await checkSignature(token, keys.get, rules);
       return foreign === undefined ? judgeAccessToken(signed, rules) : judgeForeignToken(signed, token, rules, foreign);
     },
     async ticket(ticket) {
@@ -164,9 +164,12 @@ export function createVerifier(options: VerifierOptions): Verifier {
       return verifyTicket(ticket, keys.get, rules);
     },
     async revocation(set, fromLog = false) {
-      const { keys, rules, about } = chosen(controllers, set);
-      const event = await verifyRevocation(set, fromLog ? keys.getForLog : keys.get, rules);
-      return { issuer: about, signer: rules.issuer, event };
+      const decoded = decodeToken(set);
+      const { keys, rules, about } = trustedBy(controllers, decoded.payload.iss);
+      const signed = keys.haveSigned(decoded, rules, "once")
+        ? decoded
+        : await checkSignature(decoded.token, fromLog ? keys.getForLog : keys.get, rules);
+      return { issuer: about, signer: rules.issuer, event: judgeRevocation(signed, rules) };
     },
     async rehearsal(question) {
       const { keys, rules, about } = chosen(controllers, question);
@@ -186,7 +189,12 @@ export function createVerifier(options: VerifierOptions): Verifier {
     async feedPage(issuer, page, nonce) {
       const known = controllers.get(issuer);
       if (known === undefined) throw new Refusal("token_invalid", { detail: "the issuer is not trusted" });
-      return await verifyFeedPage(page, nonce, known.keys.getForLog, known.rules);
+      const { keys, rules } = known;
+      const decoded = decodeToken(page, MAX_PAGE_LENGTH);
+      const signed = keys.haveSigned(decoded, rules, "once")
+        ? decoded
+        : await checkSignature(decoded.token, keys.getForLog, { ...rules, maxLength: MAX_PAGE_LENGTH });
+      return judgeFeedPage(signed, nonce, rules);
     },
     close() {
       for (const { keys } of controllers.values()) keys.close();

@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parse as parseYaml } from "yaml";
+import { asMeasured, DOCUMENTS as MEASURED } from "./bench/results.ts";
 import {
   blocksIn,
   blocksOf,
@@ -30,10 +31,12 @@ const MENTIONED: Readonly<Record<string, string>> = {
   "npm run story -- --json": "prints what story.test.ts holds to its word",
   "npm run chaos": "test/chaos/chaos.test.ts",
   "npm run chaos -- --seed N --minutes M": "test/chaos/chaos.test.ts",
+  "npm run bench": "measures for half an hour, on a machine that has nothing else to do",
+  "npm run bench -- --save": "as long, and writes what the test below holds the documents to",
   "npm run bench -- bounds": "measures for five minutes, on a machine that has nothing else to do",
+  "npm run bench -- handshake": "measures for two minutes, on a machine that has nothing else to do",
   "npm run bench -- index": "measures for a minute, on a machine that has nothing else to do",
-  "npm run bench -- refresh": "measures for a minute, on a machine that has nothing else to do",
-  "npm run bench -- revoke": "measures for a minute, on a machine that has nothing else to do",
+  "npm run bench -- scale": "measures for four minutes, on a machine that has nothing else to do",
   "keycard help": "test/cli/help.test.ts",
   "keycard status": "test/cli/commands.test.ts",
   "keycard sessions LOGIN": "test/cli/commands.test.ts",
@@ -109,6 +112,10 @@ describe("every command that stands in a sentence", () => {
     const all = mentioned.map(([command]) => command);
     expect(Object.keys(MENTIONED).filter((command) => !all.includes(command))).toEqual([]);
   });
+});
+
+test.for(MEASURED)("the figures of %s are those that were measured", (document) => {
+  expect(readFileSync(join(ROOT, document), "utf8")).toBe(asMeasured(document));
 });
 
 describe("data in the documents", () => {

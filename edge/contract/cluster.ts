@@ -5,18 +5,16 @@
  * whoever can write there can neither pass for a node nor forge a receipt. What the edge says it signs with its own key, as
  * always: the secret lets nobody in and revokes nobody.
  */
+import { base64url, decodeJwt, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify, SignJWT } from "jose";
 import {
-  base64url,
-  decodeJwt,
-  errors,
-  FlattenedSign,
-  flattenedVerify,
-  type JWTPayload,
-  type JWTVerifyGetKey,
-  jwtVerify,
-  SignJWT,
-} from "jose";
-import { type SigningKey, signTyped, type TokenRules, verifyJwt } from "./access-token.ts";
+  checkSignature,
+  judgeJwt,
+  type SignedJwt,
+  type SigningKey,
+  signTyped,
+  type TokenRules,
+  verifyJwt,
+} from "./access-token.ts";
 import { Refusal } from "./refusal.ts";
 import { type RevocationEvent, readRevocation } from "./revocation.ts";
 import { isCount, isName, isRecord } from "./shapes.ts";
@@ -30,37 +28,6 @@ export type ClusterSecrets = readonly [current: string, ...previous: string[]];
 const SEAL = { alg: "HS256" } as const;
 /** Seconds that a query or an answer is good for. */
 export const FRESH_SECONDS = 60;
-
-/**
- * Seals words: the signature of a JWS with detached content (RFC 7515 appendix F), whose payload is the words as a JSON array.
- *
- * @param words first what kind of thing it is, then all that it depends on, so that the seal fits nothing else
- */
-export async function seal(secrets: ClusterSecrets, words: readonly (string | number)[]): Promise<string> {
-  const jws = await new FlattenedSign(bytesOf(JSON.stringify(words)))
-    .setProtectedHeader(SEAL)
-    .sign(bytesOf(secrets[0]));
-  return jws.signature;
-}
-
-/** Whether somebody who knows the secret, or the one of before, put this seal on exactly these words. */
-export async function isSealed(
-  secrets: ClusterSecrets,
-  words: readonly (string | number)[],
-  signature: string,
-): Promise<boolean> {
-  const header = base64url.encode(JSON.stringify(SEAL));
-  const jws = { protected: header, payload: base64url.encode(JSON.stringify(words)), signature };
-  for (const secret of secrets) {
-    try {
-      await flattenedVerify(jws, bytesOf(secret), { algorithms: [SEAL.alg] });
-      return true;
-    } catch {
-      // Not with this one.
-    }
-  }
-  return false;
-}
 
 /** The `typ` of the token with which a node asks for the feed. */
 export const FEED_QUERY_TYPE = "feed-query+jwt";
@@ -79,7 +46,7 @@ export const MAX_WORDS = 50;
 /** Nodes of one cluster. */
 export const MAX_NODES = 1_000;
 /** Characters of a page: a thousand events of a target or two each. */
-const MAX_PAGE_LENGTH = 4 * 1024 * 1024;
+export const MAX_PAGE_LENGTH = 4 * 1024 * 1024;
 
 /** Who asks for the feed, and what that node has to tell. */
 export interface FeedQuery {
@@ -187,8 +154,12 @@ export async function verifyFeedPage(
   rules: TokenRules,
   now: Date = new Date(),
 ): Promise<FeedPage> {
-  const judged = { ...rules, typ: FEED_PAGE_TYPE, maxLength: MAX_PAGE_LENGTH };
-  const { payload } = await verifyJwt(token, keys, judged, now);
+  return judgeFeedPage(await checkSignature(token, keys, { ...rules, maxLength: MAX_PAGE_LENGTH }), nonce, rules, now);
+}
+
+/** Judges all of a page but its signature. @throws {Refusal} as {@link verifyFeedPage} */
+export function judgeFeedPage(jwt: SignedJwt, nonce: string, rules: TokenRules, now: Date = new Date()): FeedPage {
+  const { payload } = judgeJwt(jwt, { ...rules, typ: FEED_PAGE_TYPE }, now);
   const { after, upto, head, first, events } = payload;
   if (payload.nonce !== nonce) throw new Refusal("token_invalid", { detail: "an answer to another query" });
   if (!isCount(after) || !isCount(upto) || !isCount(head) || !isCount(first) || !Array.isArray(events)) {

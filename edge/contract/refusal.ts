@@ -111,16 +111,21 @@ export class Refusal extends Error {
   }
 
   answer(): RefusalAnswer {
-    const { advice, message } = REFUSALS[this.code];
-    return {
-      code: this.code,
-      advice,
-      message,
-      ...(this.retryAfterSeconds === undefined ? {} : { retry_after: this.retryAfterSeconds }),
-      ...(this.requires === undefined ? {} : { requires: this.requires }),
-    };
+    return refusalAnswer(this);
   }
 }
+
+function refusalAnswer({ code, retryAfterSeconds, requires }: Refused): RefusalAnswer {
+  const { advice, message } = REFUSALS[code];
+  return {
+    ...{ code, advice, message },
+    ...(retryAfterSeconds === undefined ? {} : { retry_after: retryAfterSeconds }),
+    ...(requires === undefined ? {} : { requires }),
+  };
+}
+
+/** What of a refusal is shown. */
+type Refused = Pick<Refusal, "code"> & Partial<Pick<Refusal, "retryAfterSeconds" | "requires">>;
 
 export function isRefusalCode(value: unknown): value is RefusalCode {
   return typeof value === "string" && Object.hasOwn(REFUSALS, value);
@@ -132,6 +137,7 @@ export function toRefusal(thrown: unknown): Refusal {
   return new Refusal("internal", { cause: thrown });
 }
 
-export function unauthorizedErrorData(refusal: Refusal): UnauthorizedErrorData {
-  return { type: "UnauthorizedError", ...refusal.answer() };
+/** @param refusal need not be an error: thousands who are told at once are not to cost a stack trace each */
+export function unauthorizedErrorData(refusal: Refused): UnauthorizedErrorData {
+  return { type: "UnauthorizedError", ...refusalAnswer(refusal) };
 }

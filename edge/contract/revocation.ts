@@ -6,7 +6,16 @@
  * matter and every path may deliver the same event again.
  */
 import type { JWTPayload, JWTVerifyGetKey } from "jose";
-import { type AccessTokenClaims, type SigningKey, signTyped, type TokenRules, verifyTyped } from "./access-token.ts";
+import {
+  type AccessTokenClaims,
+  checkSignature,
+  judgeJwt,
+  type SignedJwt,
+  type SigningKey,
+  signTyped,
+  type TokenRules,
+  verifyTyped,
+} from "./access-token.ts";
 import { Refusal, type RefusalCode } from "./refusal.ts";
 import { isCount, isName, isRecord } from "./shapes.ts";
 
@@ -106,8 +115,12 @@ export async function verifyRevocation(
   rules: TokenRules,
   now: Date = new Date(),
 ): Promise<RevocationEvent> {
-  const payload = await verifyTyped(SECURITY_EVENT_TYPE, set, keys, rules, now);
-  return revocationEvent(payload);
+  return judgeRevocation(await checkSignature(set, keys, rules), rules, now);
+}
+
+/** Judges all of a Security Event Token but its signature. @throws {Refusal} `token_invalid`, `request_malformed` */
+export function judgeRevocation(jwt: SignedJwt, rules: TokenRules, now: Date = new Date()): RevocationEvent {
+  return revocationEvent(judgeJwt(jwt, { ...rules, typ: SECURITY_EVENT_TYPE }, now).payload);
 }
 
 function revocationEvent(payload: JWTPayload): RevocationEvent {

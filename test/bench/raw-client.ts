@@ -11,11 +11,15 @@ export interface Offer {
   readonly auth?: object | undefined;
   /** More of the query, with a leading `&`. */
   readonly query?: string | undefined;
+  /** Where it says that it comes from, as the proxy in front of a node does: one address may open only so many. */
+  readonly address?: string | undefined;
 }
 
 export interface RawClient {
   /** Resolves when the server, or we, have ended it. */
   readonly closed: Promise<void>;
+  /** Shows a fresh token of its session, and resolves when that is taken, or when it is closed. */
+  renew(token: string): Promise<void>;
   close(): void;
 }
 
@@ -25,11 +29,19 @@ const CONNECT_WITHIN_MS = 60_000;
 const MASK = Buffer.alloc(4);
 
 /** Resolves when the main namespace has let it in. @param settle says something more @throws {Error} with what the server said, when it has not */
-export function openWebSocket(port: number, { auth, query = "" }: Offer, settle = false): Promise<RawClient> {
+export function openWebSocket(port: number, { auth, query = "", address }: Offer, settle = false): Promise<RawClient> {
   const line = connect({ port, host: "127.0.0.1", noDelay: true });
   const closed = new Promise<void>((resolve) => line.once("close", () => resolve()));
   line.setTimeout(CONNECT_WITHIN_MS, () => line.destroy());
-  line.write(upgradeRequest(`${PATH}websocket${query}`));
+  line.write(upgradeRequest(`${PATH}websocket${query}`, address));
+  let renewed = () => {};
+  const renew = (token: string) => {
+    line.write(frameOf(`42${JSON.stringify(["authenticate", { token }])}`));
+    const taken = new Promise<void>((resolve) => {
+      renewed = resolve;
+    });
+    return Promise.race([taken, closed]);
+  };
   return new Promise((resolve, reject) => {
     line.on("error", () => undefined); // "close" follows
     void closed.then(() => reject(new Error("the connection was closed")));
@@ -40,7 +52,9 @@ export function openWebSocket(port: number, { auth, query = "" }: Offer, settle 
         line.setTimeout(0);
         // As after its first ping. Until then the server's `ws` holds the bytes that the token came in.
         if (settle) line.write(frameOf("3"));
-        resolve({ closed, close: () => void line.destroy() });
+        resolve({ closed, renew, close: () => void line.destroy() });
+      } else if (message.startsWith('42["authenticated"')) {
+        renewed();
       } else if (message.startsWith("44")) {
         line.destroy();
         reject(new Error(message.slice(2)));
@@ -74,10 +88,11 @@ function ask(port: number, agent: Agent, path: string, body?: string): Promise<s
   });
 }
 
-function upgradeRequest(path: string): string {
+function upgradeRequest(path: string, address: string | undefined): string {
   const key = randomBytes(16).toString("base64");
   const upgrade = `Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}`;
-  return `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\n${upgrade}\r\n\r\n`;
+  const from = address === undefined ? "" : `\r\nX-Forwarded-For: ${address}`;
+  return `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\n${upgrade}${from}\r\n\r\n`;
 }
 
 /** RFC 6455 section 5.2: one masked text frame. */

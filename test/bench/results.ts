@@ -1,46 +1,70 @@
-/** What was measured last, bench by bench (`results.json`), and README's table of it. */
+/** What was measured last, bench by bench (`results.json`), and what documents say of it: README's table, and the tables of infra/scale.md. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { EVERY_SIZE, forecastTable, PEOPLE } from "../../infra/scale/forecast.ts";
+import type { UnitCosts } from "../../infra/scale/model.ts";
 import type { Outcome, Row } from "./bench.ts";
 import type { Machine } from "./machine.ts";
 
-export interface Saved {
+interface Saved {
   readonly machine: Machine;
   readonly rows: readonly Row[];
   readonly result: object;
 }
-export type Results = Readonly<Record<string, Saved>>;
+type Results = Readonly<Record<string, Saved>>;
 
+const ROOT = join(import.meta.dirname, "..", "..");
 const FILE = join(import.meta.dirname, "results.json");
-const README = join(import.meta.dirname, "..", "..", "README.md");
-const [BEGIN, END] = ["<!-- results: npm run bench -- --save -->", "<!-- /results -->"];
+const [BEGIN, END] = ["<!-- npm run bench -- --save writes from here -->", "<!-- to here -->"];
+const TABLES: Readonly<Record<string, (results: Results) => string>> = {
+  "README.md": resultsTable,
+  "infra/scale.md": ({ scale }) =>
+    scale === undefined ? "" : forecastTable((scale.result as { costs: UnitCosts }).costs, EVERY_SIZE, PEOPLE),
+};
+export const DOCUMENTS = Object.keys(TABLES);
 
-export function readResults(): Results {
-  return existsSync(FILE) ? JSON.parse(readFileSync(FILE, "utf8")) : {};
-}
-
-/** Keeps them beside those of the other benches, and writes README's table anew. */
+/** Keeps them beside those of the other benches, and writes the documents' tables anew. */
 export function saveResults(outcomes: Readonly<Record<string, Outcome>>, machine: Machine): void {
   const saved = Object.entries(outcomes).map(([name, { rows, result }]) => [name, { machine, rows, result }] as const);
   const results: Results = { ...readResults(), ...Object.fromEntries(saved) };
   const inOrder = Object.fromEntries(Object.entries(results).sort(([a], [b]) => (a < b ? -1 : 1)));
   writeFileSync(FILE, `${JSON.stringify(inOrder, null, 2)}\n`);
-  writeFileSync(README, withTable(readFileSync(README, "utf8"), results));
+  for (const document of DOCUMENTS) writeFileSync(join(ROOT, document), asMeasured(document));
 }
 
-/** A text with the table in its place. @throws {Error} where it has no place for one */
-export function withTable(text: string, results: Results): string {
+/** A document as it is to be, by what was measured last. @throws {Error} where it has no place for that */
+export function asMeasured(document: string): string {
+  const text = readFileSync(join(ROOT, document), "utf8");
   const [from, to] = [text.indexOf(BEGIN), text.indexOf(END)];
-  if (from < 0 || to < from) throw new Error(`there is no ${BEGIN} … ${END}`);
-  return `${text.slice(0, from + BEGIN.length)}\n${tableOf(results)}\n${text.slice(to)}`;
+  if (from < 0 || to < from) throw new Error(`${document} has no ${BEGIN} … ${END}`);
+  const table = TABLES[document]?.(readResults());
+  return `${text.slice(0, from + BEGIN.length)}\n\n${table}\n\n${text.slice(to)}`;
 }
 
-function tableOf(results: Results): string {
-  const lines = Object.entries(results).flatMap(([name, { machine, rows }]) =>
+function readResults(): Results {
+  return existsSync(FILE) ? JSON.parse(readFileSync(FILE, "utf8")) : {};
+}
+
+function resultsTable(results: Results): string {
+  const lines = Object.entries(results).flatMap(([name, { rows }]) =>
     rows.map(({ work, goal, measured, met, because }) => {
       const verdict = met ? "✓" : `✗ ${because ?? "not looked into"}`;
-      return `| \`${name}\` | ${work} | ${goal} | ${measured} | ${verdict} | ${machine.date} |`;
+      return `| \`${name}\` | ${work} | ${goal} | ${measured} | ${verdict} |`;
     }),
   );
-  return ["| bench | what | goal | measured | | on |", "|---|---|---|---|---|---|", ...lines].join("\n");
+  return ["| bench | what | goal | measured | |", "|---|---|---|---|---|", ...lines, "", ...origins(results)].join(
+    "\n",
+  );
+}
+
+/** When and on what, said once for benches that have it in common. */
+function origins(results: Results): string[] {
+  const origin = new Map<string, string[]>();
+  for (const [name, { machine }] of Object.entries(results)) {
+    const { date, system, cpu, cores, load, versions } = machine;
+    const used = Object.entries(versions).map(([each, version]) => `${each} ${version}`);
+    const words = `on ${date}, ${system}, ${cores} cores (${cpu}), load before ${load}; ${used.join(", ")}.`;
+    origin.set(words, [...(origin.get(words) ?? []), `\`${name}\``]);
+  }
+  return [...origin].map(([words, names]) => `Measured (${names.join(", ")}) ${words}`);
 }

@@ -5,10 +5,13 @@
 import { parseArgs } from "node:util";
 import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
+import { CATCHUP } from "./catchup.ts";
+import { CUT } from "./cut.ts";
 import { HANDSHAKE } from "./handshake.ts";
 import { JWKS } from "./jwks.ts";
 import { LOGIN } from "./login.ts";
 import { type Machine, thisMachine } from "./machine.ts";
+import { MASS } from "./mass.ts";
 import { MEMORY } from "./memory.ts";
 import { RACE } from "./race.ts";
 import { REFRESH } from "./refresh.ts";
@@ -16,19 +19,24 @@ import { saveResults } from "./results.ts";
 import { RETENTION } from "./retention.ts";
 import { INDEX } from "./revocation-index.ts";
 import { REVOKE } from "./revoke.ts";
+import { SCALE } from "./scale.ts";
 import { STORM } from "./storm.ts";
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   bounds: BOUNDS,
+  catchup: CATCHUP,
+  cut: CUT,
   handshake: HANDSHAKE,
   index: INDEX,
   jwks: JWKS,
   login: LOGIN,
+  mass: MASS,
   memory: MEMORY,
   race: RACE,
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,
+  scale: SCALE,
   storm: STORM,
 };
 

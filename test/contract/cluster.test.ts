@@ -10,14 +10,12 @@ import {
   FEED_QUERY_TYPE,
   type FeedPage,
   type FeedQuery,
-  isSealed,
   MAX_LEASE_MS,
   MAX_NODES,
   MAX_RECEIPTS,
   MAX_WORDS,
   RECEIPT_QUERY_TYPE,
   RECEIPTS_TYPE,
-  seal,
   signFeedPage,
   signFeedQuery,
   signReceiptQuery,
@@ -66,34 +64,6 @@ function shared(typ: string, claims: Record<string, unknown>, secret = SECRET, a
 }
 
 const many = (count: number) => Array.from({ length: count }, (_, index) => `n${index}`);
-
-describe("a seal", () => {
-  const words = ["applied", "eu", "rev_1", 7] as const;
-
-  test("is good for exactly the words that it was put on", async () => {
-    const signature = await seal(secrets, words);
-    expect(await isSealed(secrets, words, signature)).toBe(true);
-    for (const other of [
-      ["applied", "eu", "rev_1", 8],
-      ["applied", "eu", "rev_1", "7"],
-      ["applied", "eu", "rev_1"],
-      ["applied", "eu", "rev_1", 7, ""],
-      ["applied", "eurev_1", 7],
-      ["applied,eu", "rev_1", 7],
-    ]) {
-      expect(await isSealed(secrets, other, signature)).toBe(false);
-    }
-  });
-
-  test("of the secret of before is good as long as that is known, and no other one is", async () => {
-    const signature = await seal([BEFORE], words);
-    expect([await isSealed(both, words, signature), await isSealed(secrets, words, signature)]).toEqual([true, false]);
-    expect(await isSealed(both, words, await seal([STRANGER], words))).toBe(false);
-    for (const garbage of ["", "x", "a.b", "é", "A".repeat(43)]) {
-      expect(await isSealed(both, words, garbage)).toBe(false);
-    }
-  });
-});
 
 describe("a feed query", () => {
   const query: FeedQuery = {

@@ -20,8 +20,8 @@ afterEach(() => vi.useRealTimers());
 
 const pass = (ms: number) => vi.advanceTimersByTime(ms);
 const beat = (count: number, member = node) => heartbeat(member, count, CLUSTER, SECRETS);
-async function see(...values: readonly (readonly [Member, string])[]): Promise<readonly (readonly string[])[]> {
-  return await peers.observe(new Map(values.map(([member, value]) => [memberKey(member), value])), performance.now());
+function see(...values: readonly (readonly [Member, string])[]): readonly (readonly string[])[] {
+  return peers.observe(new Map(values.map(([member, value]) => [memberKey(member), value])), performance.now());
 }
 const alive = () => peers.alive().map(({ node: name }) => name);
 
@@ -72,69 +72,69 @@ describe("a lease", () => {
 });
 
 describe("a node that others watch", () => {
-  it("is alive for its lease and a margin after its heartbeat was first seen, and no longer for being seen again", async () => {
-    const value = await beat(1);
-    await see([node, value]);
+  it("is alive for its lease and a margin after its heartbeat was first seen, and no longer for being seen again", () => {
+    const value = beat(1);
+    see([node, value]);
     pass(1_000);
-    await see([node, value]);
+    see([node, value]);
     pass(LIFE - 1_001);
     expect(alive()).toEqual(["n1"]);
     pass(2);
     expect(alive()).toEqual([]);
   });
 
-  it("is said to have ended only by what was looked at after its end", async () => {
-    await see([node, await beat(1)]);
+  it("is said to have ended only by what was looked at after its end", () => {
+    see([node, beat(1)]);
     pass(LIFE + 60_000);
     expect(peers.endOf(node)).toBeUndefined();
-    await see([node, await beat(1)]);
+    see([node, beat(1)]);
     expect(peers.endOf(node)).toBe(LIFE);
   });
 
-  it("is not thought to have ended while its heartbeats come, even if nobody looked for long", async () => {
-    await see([node, await beat(1)]);
+  it("is not thought to have ended while its heartbeats come, even if nobody looked for long", () => {
+    see([node, beat(1)]);
     pass(60_000);
-    await see([node, await beat(60)]);
+    see([node, beat(60)]);
     expect([peers.endOf(node), alive()]).toEqual([undefined, ["n1"]]);
   });
 
-  it("may keep its sockets for longer, and is waited for that long", async () => {
+  it("may keep its sockets for longer, and is waited for that long", () => {
     const keeping = { ...node, keepMs: 10_000 };
-    await see([keeping, await beat(1, keeping)]);
+    see([keeping, beat(1, keeping)]);
     pass(LIFE + 9_999);
     expect(alive()).toEqual(["n1"]);
   });
 
-  it("is gone at once after its farewell", async () => {
-    await see([node, await beat(1)]);
-    await see([node, await beat(2, { ...node, leaseMs: 0 })]);
+  it("is gone at once after its farewell", () => {
+    see([node, beat(1)]);
+    see([node, beat(2, { ...node, leaseMs: 0 })]);
     expect(alive()).toEqual([]);
     pass(1);
-    await see();
+    see();
     expect(peers.endOf(node)).toBe(0);
   });
 
-  it("that vanished from Redis is remembered until its lease is over", async () => {
-    await see([node, await beat(1)]);
+  it("that vanished from Redis is remembered until its lease is over", () => {
+    see([node, beat(1)]);
     pass(100);
-    await see();
+    see();
     expect(alive()).toEqual(["n1"]);
   });
 
-  it("is neither revived nor ended by an old heartbeat", async () => {
-    const old = await beat(1);
-    await see([node, old]);
-    await see([node, await beat(2)]);
+  it("is neither revived nor ended by an old heartbeat", () => {
+    const old = beat(1);
+    see([node, old]);
+    see([node, beat(2)]);
     pass(1_000);
-    await see([node, old]);
+    see([node, old]);
     expect(alive()).toEqual(["n1"]);
     pass(LIFE);
-    await see([node, old]);
+    see([node, old]);
     expect(alive()).toEqual([]);
   });
 
-  it("is not believed without a seal of the cluster, for another name, lease, count or cluster", async () => {
-    const good = await beat(7);
+  it("is not believed without a seal of the cluster, for another name, lease, count or cluster", () => {
+    const good = beat(7);
     const [count, lease, keep, seal] = good.split(".");
     const other = { ...node, node: "n2" };
     const bad: (readonly [Member, string])[] = [
@@ -146,43 +146,43 @@ describe("a node that others watch", () => {
       [node, "nonsense"],
       [node, ""],
       [other, good],
-      [node, await heartbeat(node, 7, "us", SECRETS)],
-      [node, await heartbeat(node, 7, CLUSTER, ["another secret that nobody here knows"])],
+      [node, heartbeat(node, 7, "us", SECRETS)],
+      [node, heartbeat(node, 7, CLUSTER, ["another secret that nobody here knows"])],
     ];
-    for (const sighting of bad) await see(sighting);
+    for (const sighting of bad) see(sighting);
     expect(alive()).toEqual([]);
     expect(forged).toHaveLength(bad.length);
   });
 
-  it("is swept out of Redis a minute after its end", async () => {
-    const value = await beat(1);
-    await see([node, value]);
+  it("is swept out of Redis a minute after its end", () => {
+    const value = beat(1);
+    see([node, value]);
     pass(LIFE + 60_000);
-    expect(await see([node, value])).toEqual([]);
+    expect(see([node, value])).toEqual([]);
     pass(1);
-    expect(await see([node, value])).toEqual([[memberKey(node), value]]);
+    expect(see([node, value])).toEqual([[memberKey(node), value]]);
   });
 });
 
 describe("a node that watches", () => {
-  it("vouches for who is there once it has watched for as long as a lease lasts", async () => {
+  it("vouches for who is there once it has watched for as long as a lease lasts", () => {
     expect(peers.canVouch(node)).toBe(false);
-    await see();
+    see();
     pass(LIFE);
-    await see();
+    see();
     expect(peers.canVouch(node)).toBe(false);
     pass(1);
-    await see();
+    see();
     expect(peers.canVouch(node)).toBe(true);
   });
 
-  it("says of one that it never saw that it has ended only after that time, too", async () => {
-    await see();
+  it("says of one that it never saw that it has ended only after that time, too", () => {
+    see();
     pass(LIFE);
-    await see();
+    see();
     expect(peers.endOf(node)).toBeUndefined();
     pass(1);
-    await see();
+    see();
     expect(peers.endOf(node)).toBe(LIFE);
   });
 });

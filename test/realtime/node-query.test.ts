@@ -1,10 +1,10 @@
 /** Nodes about themselves: each speaks for itself, one that is asked gathers them, and nobody else can put words into their mouths. */
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { seal } from "#contract/cluster";
 import { VERSION } from "#contract/version";
 import { until } from "../../infra/until.ts";
 import { heartbeat } from "../../realtime/lease.ts";
+import { seal } from "../../realtime/seal.ts";
 import {
   CLUSTER,
   CLUSTER_SECRET,
@@ -105,8 +105,8 @@ it("nobody is told anything who is not the edge", async () => {
 });
 
 /** What nodes of the cluster seal, sealed by somebody. */
-async function answerOf(nonce: string, member: string, text: string, secret = CLUSTER_SECRET): Promise<string> {
-  return `${await seal([secret], ["answer", CLUSTER, nonce, member, text])}.${text}`;
+function answerOf(nonce: string, member: string, text: string, secret = CLUSTER_SECRET): string {
+  return `${seal([secret], ["answer", CLUSTER, nonce, member, text])}.${text}`;
 }
 
 it("whoever writes to Redis speaks for no node, and keeps none from being heard by speaking first", async () => {
@@ -118,10 +118,10 @@ it("whoever writes to Redis speaks for no node, and keeps none from being heard 
   const key = `{keycard}:answer:${nonce}`;
   const elsewhere = await cluster.issuer.nodeQuery(STATUS);
   await redis.hset(key, {
-    [member]: await answerOf(nonce, member, lie, "a secret that somebody has made up"),
+    [member]: answerOf(nonce, member, lie, "a secret that somebody has made up"),
     // What a node said to another question, and in the name of a node that is not there.
-    "two old": await answerOf(elsewhere.nonce, "two old", lie),
-    "ghost b": await answerOf(nonce, "ghost b", lie),
+    "two old": answerOf(elsewhere.nonce, "two old", lie),
+    "ghost b": answerOf(nonce, "ghost b", lie),
     nonsense: "nonsense",
   });
   const ignored: unknown[] = [];
@@ -137,7 +137,7 @@ it("whoever writes to Redis speaks for no node, and keeps none from being heard 
 
 it("a node that holds its lease and says nothing is named", async () => {
   const ghost = { node: "ghost", boot: "b", leaseMs: 3_000, keepMs: 0 };
-  await redis.hset("{keycard}:leases", "ghost b", await heartbeat(ghost, 1, CLUSTER, [CLUSTER_SECRET]));
+  await redis.hset("{keycard}:leases", "ghost b", heartbeat(ghost, 1, CLUSTER, [CLUSTER_SECRET]));
   await until("it is seen", async () => {
     const { answers, silent } = await cluster.ask(one, STATUS);
     return answers.length === 2 && silent.join() === "ghost";
@@ -147,7 +147,7 @@ it("a node that holds its lease and says nothing is named", async () => {
 
 it("a run that ended a moment ago is not taken for the one that follows it", async () => {
   const before = { node: "two", boot: "before", leaseMs: 3_000, keepMs: 0 };
-  await redis.hset("{keycard}:leases", "two before", await heartbeat(before, 1, CLUSTER, [CLUSTER_SECRET]));
+  await redis.hset("{keycard}:leases", "two before", heartbeat(before, 1, CLUSTER, [CLUSTER_SECRET]));
   await until("it is seen", async () => (await cluster.ask(one, STATUS)).silent.join() === "two~before");
   expect((await cluster.ask(one, STATUS)).answers.map(({ node }) => node)).toEqual(["one", "two"]);
 });
