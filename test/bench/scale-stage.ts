@@ -93,7 +93,9 @@ export async function startStage(tell: (text: string) => void): Promise<Stage> {
 }
 
 async function pushOne({ issuer }: ClosingNodes, port: number, sid: string): Promise<void> {
-  const set = await issuer.sign(issuer.decide([{ kind: "session", sid }]));
+  const event = issuer.prepare([{ kind: "session", sid }]);
+  issuer.tell(event);
+  const set = await issuer.sign(event);
   const isTaken = () =>
     issuer.push(port, set).then(
       () => true,
