@@ -1,7 +1,6 @@
 /** Clients by the thousand in a process of their own, so that what they do is not what is measured. Started by `leavers.ts`. */
-import type { Socket } from "node:net";
 import { serveMeasured } from "./measured-process.ts";
-import { openRawSocket } from "./raw-socket.ts";
+import { openWebSocket, type RawClient } from "./raw-client.ts";
 
 export interface LeaversOrder {
   /** Names those that are opened together. */
@@ -23,13 +22,14 @@ export interface Departures {
   readonly last: bigint;
 }
 
-const sockets = new Map<string, Socket[]>();
+const sockets = new Map<string, RawClient[]>();
 const departures = new Map<string, bigint[]>();
 const closed = new Map<string, number>();
+let addresses = 0;
 
 async function open({ group, clients, atOnce }: LeaversOrder): Promise<void> {
   const gone: bigint[] = [];
-  const opened: Socket[] = [];
+  const opened: RawClient[] = [];
   departures.set(group, gone);
   sockets.set(group, opened);
   const left = [...clients].reverse();
@@ -37,9 +37,11 @@ async function open({ group, clients, atOnce }: LeaversOrder): Promise<void> {
     for (let client = left.pop(); client !== undefined; client = left.pop()) {
       const { port, token, room } = client;
       const auth = token === undefined ? {} : { token };
-      const socket = await openRawSocket({ port, auth, room, onGone: (at) => void gone.push(at) });
-      socket.once("close", () => closed.set(group, (closed.get(group) ?? 0) + 1));
-      opened.push(socket);
+      const onGone = (at: bigint) => void gone.push(at);
+      const opener = await openWebSocket(port, { auth, address: anotherAddress(), onGone });
+      void opener.closed.then(() => closed.set(group, (closed.get(group) ?? 0) + 1));
+      if (room !== undefined) await opener.join(room);
+      opened.push(opener);
     }
   };
   await Promise.all(Array.from({ length: atOnce }, one));
@@ -51,10 +53,16 @@ function departed(group: string): Departures {
 }
 
 function leave(group: string): void {
-  for (const socket of sockets.get(group) ?? []) socket.destroy();
+  for (const socket of sockets.get(group) ?? []) socket.close();
   sockets.delete(group);
   departures.delete(group);
   closed.delete(group);
+}
+
+/** As the proxy in front of a node says it: one address may open only so many. */
+function anotherAddress(): string {
+  addresses += 1;
+  return `10.${(addresses >> 16) & 255}.${(addresses >> 8) & 255}.${addresses & 255}`;
 }
 
 serveMeasured(async () => ({ ready: {}, actions: { open, departed, leave } }));
