@@ -1,7 +1,9 @@
 /**
  * Refreshes, beside a Worker that does nothing but read and write one row and sign one token, and beside other libraries for Workers. Each caller
- * has a session of its own, and asks again with the same secret where a good one is refused; how often that was, is counted. Local KV and D1 are simulated inside workerd, and are part of what the others cost; so are the Durable Objects of
- * Keycard and of the bare Worker. better-auth does less: it writes nothing and rotates nothing (`peers/better-auth/worker.ts`).
+ * has a session of its own, and asks again with the same secret where a good one is refused; how often that was, is counted.
+ *
+ * Local KV and D1 are simulated inside workerd, and are part of what the others cost; so are the Durable Objects of Keycard and of the bare Worker.
+ * better-auth does less than the others: it writes nothing and rotates nothing (`peers/better-auth/worker.ts`).
  */
 import type { Bench, Row } from "./bench.ts";
 import { spreadText } from "./distribution.ts";
