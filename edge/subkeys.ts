@@ -8,12 +8,20 @@ import { base64url } from "jose";
  */
 export type Secrets = readonly [current: string, ...before: string[]];
 
-/** 256 bits for one use: HMAC-SHA-256 as a pseudorandom function over a label. */
-export function subkey(
-  secret: string,
-  use: "refresh-chain" | "refresh-tag" | "key-wrapping" | "secret-name",
-): Uint8Array<ArrayBuffer> {
-  return createHmac("sha256", secret).update(`keycard/1/${use}`).digest();
+type Use = "refresh-chain" | "refresh-tag" | "key-wrapping" | "secret-name";
+
+/** Every refresh needs three. By secret and use; an isolate knows one secret, or two. */
+const derived = new Map<string, Uint8Array<ArrayBuffer>>();
+const MAX_DERIVED = 32;
+
+/** 256 bits for one use: HMAC-SHA-256 as a pseudorandom function over a label. For reading only. */
+export function subkey(secret: string, use: Use): Uint8Array<ArrayBuffer> {
+  const known = derived.get(`${use}/${secret}`);
+  if (known !== undefined) return known;
+  const key = createHmac("sha256", secret).update(`keycard/1/${use}`).digest();
+  if (derived.size >= MAX_DERIVED) derived.clear();
+  derived.set(`${use}/${secret}`, key);
+  return key;
 }
 
 /** Tells one secret from another, and nothing else of it: 64 bits, base64url. */

@@ -185,18 +185,19 @@ export class Account extends DurableObject<Env> {
   ): Promise<Outcome<OpenedSession | WrongTenant>> {
     return answer(async () => {
       this.#demandAccount();
-      const tid = this.#row()?.tid ?? null;
+      const account = this.#table.find();
+      const tid = account?.tid ?? null;
       if (tid !== standing.tid) return { tenant: tid };
       const { secret, ...rules } = readConfig(this.env);
       const now = Date.now();
       this.#sessions.endBegunBy(standing.cutoff, now);
-      const rotation = rotate(this.#session(presented.sid), presented, now, rules, secret);
+      const rotation = rotate(this.#sessions.find(presented.sid), presented, now, rules, secret);
       if (rotation.step === "refuse") throw new Refusal(rotation.code, { detail: rotation.detail });
       if (rotation.step === "theft") return await this.#theft(presented.sid, now);
       if (administration) this.#demandAdministrable(rotation.session);
       if (rotation.step === "advance") this.#sessions.advance(rotation.session);
-      this.#tellDirectory();
-      return this.#opened(rotation.session, rotation.token);
+      this.#tellDirectory(account);
+      return this.#opened(rotation.session, rotation.token, account);
     });
   }
 
@@ -587,8 +588,10 @@ export class Account extends DurableObject<Env> {
     this.ctx.waitUntil(this.#audit.tell().then(() => this.#schedule()));
   }
 
-  #tellDirectory(): void {
-    if (this.#notice.retryAt() !== undefined) this.ctx.waitUntil(this.#notice.tell().then(() => this.#schedule()));
+  /** @param account as it stands, where it was just read */
+  #tellDirectory(account?: AccountRow): void {
+    if (this.#notice.retryAt(account) === undefined) return;
+    this.ctx.waitUntil(this.#notice.tell().then(() => this.#schedule()));
   }
 
   /** Frees the names of a deleted account. What cannot be freed now is freed by the alarm. */
@@ -704,8 +707,8 @@ export class Account extends DurableObject<Env> {
     demandAdministrable(method, effectiveScope(this.#demandRow().scope, scope));
   }
 
-  #opened(session: Session, token: RefreshToken): OpenedSession {
-    const { sub, tid, scope } = this.#demandRow();
+  #opened(session: Session, token: RefreshToken, account = this.#demandRow()): OpenedSession {
+    const { sub, tid, scope } = account;
     const { sid, auth_time, gen, expires_at, method } = session;
     return {
       grant: { sub, sid, tid, scope: effectiveScope(scope, session.scope), auth_time, gen, expires_at, method },

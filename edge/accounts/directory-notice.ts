@@ -30,9 +30,13 @@ export class DirectoryNotice {
     return this.#telling;
   }
 
-  /** When to tell again, milliseconds since the epoch; undefined when there is nothing to tell. */
-  retryAt(): number | undefined {
-    if (this.#owed() === undefined) return undefined;
+  /**
+   * When to tell again, milliseconds since the epoch; undefined when there is nothing to tell.
+   *
+   * @param row the account as it stands, where it was just read
+   */
+  retryAt(row?: AccountRow): number | undefined {
+    if (this.#owed(row) === undefined) return undefined;
     return Date.now() + Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#failures);
   }
 
@@ -49,8 +53,7 @@ export class DirectoryNotice {
     }
   }
 
-  #owed(): AccountRow | undefined {
-    const row = this.#table.find();
+  #owed(row = this.#table.find()): AccountRow | undefined {
     return row !== undefined && row.told_version !== row.version ? row : undefined;
   }
 

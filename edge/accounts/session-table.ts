@@ -43,8 +43,9 @@ export class SessionTable {
     this.#sql.exec(end, Math.floor(nowMs / 1000), code, sid);
   }
 
-  /** Ends those that a cutoff hits. */
+  /** Ends those that a cutoff hits; 0 is none. */
   endBegunBy(cutoff: number, nowMs: number): void {
+    if (cutoff === 0) return;
     this.#sql.exec(
       "UPDATE sessions SET ended_at = ?, ended_code = 'session_revoked' WHERE ended_at IS NULL AND auth_time <= ?",
       Math.floor(nowMs / 1000),

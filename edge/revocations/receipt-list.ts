@@ -109,8 +109,10 @@ export class ReceiptList {
 
 /** The narrowest index that has what is asked for. What it does not tell apart is looked at. */
 function sourceOf({ batch, sub, state, tid }: ReceiptQuery): { source: string; values: SqlStorageValue[] } {
+  const ofSubject = "events INDEXED BY events_of_subject WHERE sub = ?";
+  if (sub !== undefined && batch !== undefined) return { source: `${ofSubject} AND batch = ?`, values: [sub, batch] };
   if (batch !== undefined) return { source: "events WHERE batch = ?", values: [batch] };
-  if (sub !== undefined) return { source: "events INDEXED BY events_of_subject WHERE sub = ?", values: [sub] };
+  if (sub !== undefined) return { source: ofSubject, values: [sub] };
   if (state !== undefined && !isFinal({ state })) {
     return { source: "open_receipts INDEXED BY open_receipts_by_decision WHERE TRUE", values: [] };
   }

@@ -62,10 +62,9 @@ function memberProblem(issue: z.core.$ZodIssue): MemberProblem {
 
 /** @throws {Refusal} `request_too_large` */
 export async function readBytes(c: Exchange, maxBytes: number): Promise<Uint8Array> {
-  const tooLarge = new Refusal("request_too_large", { detail: `more than ${maxBytes} bytes` });
-  if (Number(c.req.header("content-length") ?? 0) > maxBytes) throw tooLarge;
-  const bytes = await readAtMost(c.req.raw.body, maxBytes);
-  if (bytes === undefined) throw tooLarge;
+  const announced = Number(c.req.header("content-length") ?? 0);
+  const bytes = announced > maxBytes ? undefined : await readAtMost(c.req.raw.body, maxBytes);
+  if (bytes === undefined) throw new Refusal("request_too_large", { detail: `more than ${maxBytes} bytes` });
   return bytes;
 }
 

@@ -3,7 +3,6 @@
  * shares the machine with them, so that a rate says nothing by itself; the ratio of two in the same run does.
  */
 import { mkdtemp, rm } from "node:fs/promises";
-import { Agent, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startEdge } from "../../infra/edge.ts";
@@ -11,12 +10,14 @@ import { buildEdge } from "../../infra/edge-build.ts";
 import type { Part } from "../../infra/part.ts";
 import { reservePort } from "../../infra/ports.ts";
 import { type Distribution, distributionOf, ratioOf, type Spread, spreadOf } from "./distribution.ts";
+import { type Call, HttpCalls } from "./http-calls.ts";
 import { inTurns } from "./in-turns.ts";
+import { obtainPeers } from "./peers.ts";
 
 export const ADMIN_TOKEN = "an-admin-token-of-a-benchmark-used-once";
 const BARE = join(import.meta.dirname, "bare/wrangler.jsonc");
 const SLICES = 6;
-const SLICE_MS = 3_000;
+const SLICE_MS = 2_000;
 
 /** One request after the other, for ever: what a caller does who waits for each answer. */
 export type Caller = () => Promise<unknown>;
@@ -31,38 +32,55 @@ export interface Load<Name extends string> {
   readonly latency_ms: Readonly<Record<Name, Distribution>>;
 }
 
-export interface Workers {
-  readonly keycard: string;
-  readonly bare: string;
-  call(method: "GET" | "POST", url: string, body?: object): Promise<unknown>;
+/** Libraries that do the same on Workers: `peers/NAME/worker.ts`. */
+export const PEER_WORKERS = ["openauth", "workers-oauth-provider", "better-auth"] as const;
+export type PeerWorker = (typeof PEER_WORKERS)[number];
+type WorkerName = "keycard" | "bare" | PeerWorker;
+
+export interface Workers<Name extends WorkerName = "keycard" | "bare"> {
+  /** Where each is. */
+  readonly url: Readonly<Record<Name, string>>;
+  readonly call: Call;
 }
 
-/** Keycard, and the bare floor (`bare/worker.ts`), for as long as `use` takes. */
-export async function withWorkers<T>(tell: (text: string) => void, use: (workers: Workers) => Promise<T>): Promise<T> {
+/** Keycard, and whatever it is held against, for as long as `use` takes: by default the bare floor (`bare/worker.ts`). */
+export async function withWorkers<T, Name extends WorkerName = "bare">(
+  tell: (text: string) => void,
+  use: (workers: Workers<Name | "keycard">) => Promise<T>,
+  others: readonly Name[] = ["bare" as Name],
+): Promise<T> {
   const dir = await mkdtemp(join(tmpdir(), "keycard-bench-"));
-  const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+  const http = new HttpCalls();
   const parts: Part[] = [];
   try {
-    tell("building both Workers");
-    const keycard = await startWorker(dir, "keycard", parts);
-    const bare = await startWorker(dir, "bare", parts);
-    return await use({ keycard, bare, call: (method, url, body) => callJson(agent, method, url, body) });
+    if (others.some(isPeer)) await obtainPeers(tell);
+    const url = {} as Record<Name | "keycard", string>;
+    for (const name of ["keycard" as const, ...others]) {
+      tell(`building the Worker of ${name}`);
+      url[name] = await startWorker(dir, name, parts);
+    }
+    return await use({ url, call: http.call });
   } finally {
-    agent.destroy();
+    http.close();
     for (const part of parts) await part.stop();
     await rm(dir, { recursive: true, force: true });
   }
 }
 
-async function startWorker(dir: string, name: "keycard" | "bare", parts: Part[]): Promise<string> {
+function isPeer(name: WorkerName): name is PeerWorker {
+  return PEER_WORKERS.some((peer) => peer === name);
+}
+
+async function startWorker(dir: string, name: WorkerName, parts: Part[]): Promise<string> {
   const bundleDir = join(dir, `${name}-bundle`);
-  await buildEdge(bundleDir, name === "bare" ? BARE : undefined);
+  const config = isPeer(name) ? join(import.meta.dirname, "peers", name, "wrangler.jsonc") : BARE;
+  await buildEdge(bundleDir, name === "keycard" ? undefined : config);
   const reserved = await reservePort();
   const { port } = reserved;
   await reserved.release();
   const url = `http://127.0.0.1:${port}`;
-  const own = { ISSUER: url, ADMIN_TOKEN, KEYCARD_SECRET: "a secret of a benchmark, and of nothing else" };
-  const settings = name === "bare" ? {} : own;
+  const own = { ADMIN_TOKEN, KEYCARD_SECRET: "a secret of a benchmark, and of nothing else" };
+  const settings = { ISSUER: url, ...(name === "keycard" ? own : {}) };
   parts.push(await startEdge({ bundleDir, stateDir: join(dir, name), port, settings }));
   return url;
 }
@@ -103,37 +121,18 @@ async function slice(callers: readonly Caller[]): Promise<number[]> {
   return took;
 }
 
-/** Node's plain HTTP client: `fetch` costs as much again as what is measured. */
-function callJson(agent: Agent, method: string, url: string, body?: object): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const headers = body === undefined ? {} : { "content-type": "application/json" };
-    const call = request(url, { agent, method, headers }, (response) => {
-      let text = "";
-      response.setEncoding("utf8").on("data", (chunk: string) => {
-        text += chunk;
-      });
-      response.once("end", () => {
-        if (response.statusCode === 200) resolve(JSON.parse(text));
-        else reject(new Error(`${url} answered ${response.statusCode}: ${text}`));
-      });
-    });
-    call.once("error", reject);
-    call.end(body === undefined ? undefined : JSON.stringify(body));
-  });
-}
-
 export function printLoads<Name extends string>(title: string, loads: readonly Load<Name>[]): void {
   const [{ slices = 0, slice_ms = 0 } = {}] = loads;
   console.log(`\n${title}: ${slices} slices of ${slice_ms / 1000} s each, after one to warm up\n`);
   console.log(
-    `  ${"at once".padEnd(9)}${"".padEnd(12)}${"per second".padStart(12)}${"of bare".padStart(22)}${"p50, p99, ms".padStart(20)}`,
+    `  ${"at once".padEnd(9)}${"".padEnd(24)}${"per second".padStart(12)}${"of bare".padStart(22)}${"p50, p99, ms".padStart(20)}`,
   );
   for (const { at_once, per_second, ratio, latency_ms } of loads) {
     for (const name of Object.keys(per_second) as Name[]) {
       const { median, q1, q3 } = ratio[name];
       const { p50, p99 } = latency_ms[name];
       const cells = [per_second[name].median.toFixed(0).padStart(12), `${median} [${q1}..${q3}]`.padStart(22)];
-      console.log(`  ${String(at_once).padEnd(9)}${name.padEnd(12)}${cells.join("")}${`${p50}, ${p99}`.padStart(20)}`);
+      console.log(`  ${String(at_once).padEnd(9)}${name.padEnd(24)}${cells.join("")}${`${p50}, ${p99}`.padStart(20)}`);
     }
   }
 }

@@ -9,7 +9,7 @@ const LEAST_RATIO = 0.7;
 export const JWKS: Bench = {
   about: "key sets per second, beside a bare Worker that answers with a constant",
   async run(tell) {
-    const load = await withWorkers(tell, ({ keycard, bare, call }) => {
+    const load = await withWorkers(tell, ({ url: { keycard, bare }, call }) => {
       const callers = (url: string) => Array.from({ length: AT_ONCE }, () => () => call("GET", url));
       return compareLoad(
         { keycard: callers(`${keycard}/.well-known/jwks.json`), bare: callers(`${bare}/jwks.json`) },

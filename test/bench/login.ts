@@ -28,7 +28,7 @@ export const LOGIN: Bench = {
       for (const count of AT_ONCE) {
         const keycard = await visitors(workers, count);
         const bare = Array.from({ length: count }, (_, i) => {
-          return () => workers.call("POST", `${workers.bare}/login`, { session: `s${i}`, password: PASSWORD });
+          return () => workers.call("POST", `${workers.url.bare}/login`, { session: `s${i}`, password: PASSWORD });
         });
         loads.push(await compareLoad({ keycard, bare }, tell));
       }
@@ -39,7 +39,7 @@ export const LOGIN: Bench = {
 };
 
 /** Each signs in as several people in turn: an account that has too many sessions would have to end some. */
-async function visitors({ keycard, call }: Workers, count: number): Promise<readonly Caller[]> {
+async function visitors({ url: { keycard }, call }: Workers, count: number): Promise<readonly Caller[]> {
   const edge = new EdgeClient({ edgeUrl: keycard, adminToken: ADMIN_TOKEN });
   const logins = Array.from({ length: count * PEOPLE_EACH }, () => `${crypto.randomUUID()}@example.com`);
   for (const login of logins) await edge.createAccount({ login, password: PASSWORD });

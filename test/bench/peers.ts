@@ -8,14 +8,26 @@ const HOME = join(import.meta.dirname, "peers");
 
 /** Installs them where they are missing. @throws {Error} with what npm said last, where they cannot be had */
 export async function obtainPeers(tell: (text: string) => void): Promise<void> {
-  const { dependencies } = JSON.parse(readFileSync(join(HOME, "package.json"), "utf8")) as { dependencies: object };
-  if (Object.keys(dependencies).every((name) => existsSync(join(HOME, "node_modules", name)))) return;
+  if (areInstalled()) return;
   tell("installing what it is compared with");
-  // What they say of their own needs is Socket.IO, which is here.
+  // What they say of their own needs is Socket.IO and Hono, which are here, and frameworks that are not used.
   const args = ["ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"];
   const npm = await startChild({ command: "npm", args, cwd: HOME });
   const { code } = await npm.exited;
   if (code !== 0) throw new Error(`the peers cannot be installed: ${npm.lastLines.at(-1) ?? "npm said nothing"}`);
+}
+
+/** In these versions: who has measured before may have others. */
+function areInstalled(): boolean {
+  const { dependencies } = readPackage(HOME) as { dependencies: Readonly<Record<string, string>> };
+  return Object.entries(dependencies).every(([name, version]) => {
+    const folder = join(HOME, "node_modules", name);
+    return existsSync(folder) && readPackage(folder).version === version;
+  });
+}
+
+function readPackage(folder: string): { readonly version?: string; readonly dependencies?: unknown } {
+  return JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
 }
 
 /** Where a peer is, for `import()`. */

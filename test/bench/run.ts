@@ -5,16 +5,15 @@
 import { parseArgs } from "node:util";
 import type { Bench, Outcome } from "./bench.ts";
 import { BOUNDS } from "./bounds.ts";
-
 import { CATCHUP } from "./catchup.ts";
 import { CUT } from "./cut.ts";
-
 import { HANDSHAKE } from "./handshake.ts";
 import { JWKS } from "./jwks.ts";
 import { LOGIN } from "./login.ts";
 import { type Machine, thisMachine } from "./machine.ts";
 import { MASS } from "./mass.ts";
 import { MEMORY } from "./memory.ts";
+import { RACE } from "./race.ts";
 import { REFRESH } from "./refresh.ts";
 import { saveResults } from "./results.ts";
 import { RETENTION } from "./retention.ts";
@@ -33,6 +32,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   login: LOGIN,
   mass: MASS,
   memory: MEMORY,
+  race: RACE,
   refresh: REFRESH,
   retention: RETENTION,
   revoke: REVOKE,

@@ -144,6 +144,9 @@ test("a bulk revocation stands in the list once, and each of its receipts where 
     people.map(({ sub }) => [id, sub]).sort(),
   );
   expect((await list({ sub: people[0]?.sub ?? "" })).receipts).toMatchObject([{ batch: id }, { id: single.id }]);
+  for (const { sub } of people) {
+    expect((await list({ batch: id, sub })).receipts).toMatchObject([{ batch: id, target: { kind: "user", sub } }]);
+  }
 });
 
 test("who is bound to a tenant sees what is of it, whatever they ask for", async () => {
