@@ -62,10 +62,17 @@ function memberProblem(issue: z.core.$ZodIssue): MemberProblem {
 
 /** @throws {Refusal} `request_too_large` */
 export async function readBytes(c: Exchange, maxBytes: number): Promise<Uint8Array> {
-  const announced = Number(c.req.header("content-length") ?? 0);
-  const bytes = announced > maxBytes ? undefined : await readAtMost(c.req.raw.body, maxBytes);
-  if (bytes === undefined) throw new Refusal("request_too_large", { detail: `more than ${maxBytes} bytes` });
-  return bytes;
+  const announced = c.req.header("content-length");
+  const length = Number(announced ?? 0);
+  if (!(length > maxBytes)) {
+    // No more come than were announced (RFC 9112 section 6.3), and all at once cost a fraction of one piece after the other.
+    const isBounded = announced !== undefined && length >= 0;
+    const bytes = isBounded
+      ? new Uint8Array(await c.req.raw.arrayBuffer())
+      : await readAtMost(c.req.raw.body, maxBytes);
+    if (bytes !== undefined && bytes.byteLength <= maxBytes) return bytes;
+  }
+  throw new Refusal("request_too_large", { detail: `more than ${maxBytes} bytes` });
 }
 
 /** The media type of the body, without parameters. */

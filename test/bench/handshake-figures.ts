@@ -47,24 +47,30 @@ const GOALS: Partial<Record<Variant, number>> = {
 /** Microseconds above the bare check of the signature. */
 const VERIFY_ABOVE_FLOOR_US = 15;
 
+const WHY_NOT_RETURNING =
+  "the signature is not checked again; hashing and judging the token, the limits and the index are some 10 % by the profile";
+const WHY_NOT_VERIFYING =
+  "all of it is hashing the whole token, decoding and judging it; 12 to 15 µs in other runs of the same day";
+
 export function rowsOf({ handshakes, verify }: HandshakeFigures): Row[] {
   const peers = (["tutorial", "tutorial + blacklist", "thream", "auth0"] as const).map(
     (peer) => `${peer} ${ratio(handshakes, peer).median.toFixed(2)}`,
   );
-  const handshakeRows = Object.entries(GOALS).map(([variant, goal]) => {
+  const handshakeRows = Object.entries(GOALS).map(([variant, goal], index) => {
     const measured = ratio(handshakes, variant as Variant);
+    const beside = index === 0 ? ` (${peers.join(", ")})` : "";
     return {
-      work: `processor time of a handshake relative to bare Socket.IO, ${variant} (${peers.join(", ")})`,
+      work: `processor time of a handshake relative to bare Socket.IO, ${variant}${beside}`,
       goal: `≤ ${goal.toFixed(2)}`,
       measured: spreadText(measured),
-      met: measured.median <= goal,
+      ...(measured.median <= goal ? { met: true } : { met: false, because: whyNot(variant, handshakes, verify) }),
     };
   });
   const verifyRows = Object.entries(verify).map(([alg, { floorUs, keycardUs, aboveUs }]) => ({
     work: `verifying alone, ${alg}, above the signature check of Node`,
     goal: `≤ ${VERIFY_ABOVE_FLOOR_US} µs`,
     measured: `${spreadText(aboveUs, 1)} µs (${keycardUs.median.toFixed(0)}, ${floorUs.median.toFixed(0)})`,
-    met: aboveUs.median <= VERIFY_ABOVE_FLOOR_US,
+    ...(aboveUs.median <= VERIFY_ABOVE_FLOOR_US ? { met: true } : { met: false, because: WHY_NOT_VERIFYING }),
   }));
   const commands = commandsOf(handshakes);
   const calls = callsOf(handshakes);
@@ -78,6 +84,19 @@ export function rowsOf({ handshakes, verify }: HandshakeFigures): Row[] {
       met: commands === 0 && calls === 0,
     },
   ];
+}
+
+/** By the profile: what is left when a token comes again is Socket.IO's, but for some percent of looking at it. */
+function whyNot(
+  variant: string,
+  handshakes: HandshakeFigures["handshakes"],
+  verify: HandshakeFigures["verify"],
+): string {
+  const [, alg = "", isReturning] = variant.split(" ");
+  if (isReturning) return WHY_NOT_RETURNING;
+  const bareUs = spreadOf(handshakes.bare.map(({ cpuUs }) => cpuUs)).median;
+  const share = Math.round(((verify[alg as keyof typeof verify]?.floorUs.median ?? Number.NaN) / bareUs) * 100);
+  return `Node's own signature check is ${share} % of a bare handshake when it runs by itself, and takes twice as long between two handshakes, which leave nothing of it in the processor's caches`;
 }
 
 function ofKeycard(handshakes: HandshakeFigures["handshakes"]): Sample[] {

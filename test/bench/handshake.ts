@@ -28,7 +28,7 @@ import { verifyAlone } from "./verify-alone.ts";
 
 const HANDSHAKES = 500;
 const AT_ONCE = 64;
-const TURNS = { rounds: 6, warmUpRounds: 2 };
+const TURNS = { rounds: 10, warmUpRounds: 2 };
 const IDLE_MS = 4_000;
 const SECRET = "a secret that everybody has copied from the tutorial";
 const ALGORITHMS: readonly SignatureAlgorithm[] = ["RS256", "ES256", "EdDSA"];

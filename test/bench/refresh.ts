@@ -22,6 +22,9 @@ import { CONTENDERS, type Contender, type Sessions, sessionsOf } from "./session
 /** What the goal is about. */
 const MOST = 16;
 const LEAST_RATIO = 0.8;
+/** By the profile. */
+const WHY_NOT =
+  "by its profile 44 % of it is the signature that the bare Worker makes as well; the account's judgement of reuse, lifetimes and cutoffs is 10 %, the keyed hashes of the token 5 %, reading and judging the body 5 %";
 /** A client tries again; more refusals than this in a row are no accident. */
 const TRIES = 5;
 
@@ -88,7 +91,7 @@ function rowOf({ at_once, ratio, per_second }: Load<"keycard" | "bare">): Row {
     work: `refreshes a second, ${at_once} at once, relative to a bare Worker with one write and one signature`,
     goal: `≥ ${LEAST_RATIO}`,
     measured: `${spreadText(ratio.keycard)} (${per_second.keycard.median.toFixed(0)}/s)`,
-    met: ratio.keycard.median >= LEAST_RATIO,
+    ...(ratio.keycard.median >= LEAST_RATIO ? { met: true } : { met: false, because: WHY_NOT }),
   };
 }
 

@@ -57,14 +57,18 @@ function resultsTable(results: Results): string {
   );
 }
 
-/** When and on what, said once for benches that have it in common. */
+/** When and on what, said once for those that have it in common. */
 function origins(results: Results): string[] {
-  const origin = new Map<string, string[]>();
+  const origin = new Map<string, { names: string[]; loads: number[] }>();
   for (const [name, { machine }] of Object.entries(results)) {
     const { date, system, cpu, cores, load, versions } = machine;
     const used = Object.entries(versions).map(([each, version]) => `${each} ${version}`);
-    const words = `on ${date}, ${system}, ${cores} cores (${cpu}), load before ${load}; ${used.join(", ")}.`;
-    origin.set(words, [...(origin.get(words) ?? []), `\`${name}\``]);
+    const words = `on ${date}: ${system}, ${cores} cores (${cpu}), ${used.join(", ")}`;
+    const { names, loads } = origin.get(words) ?? { names: [], loads: [] };
+    origin.set(words, { names: [...names, name], loads: [...loads, load] });
   }
-  return [...origin].map(([words, names]) => `Measured (${names.join(", ")}) ${words}`);
+  return [...origin].map(([words, { names, loads }]) => {
+    const load = `load before each ${Math.min(...loads)} to ${Math.max(...loads)}`;
+    return `Measured ${words}; ${load} (${names.join(", ")}).`;
+  });
 }

@@ -56,6 +56,7 @@ export const INDEX: Bench = {
 
 const MOST_MB = 100;
 const MOST_CHECK_NS = 300;
+const WHY_NOT = "a name as long as the edge's own is 64 bytes of an entry, its place in a map 40";
 
 function rowsOf({ sizes }: IndexFigures): Row[] {
   const { entries = 0, bytes_per_entry, check_ns = 0 } = sizes.at(-1) ?? {};
@@ -65,7 +66,7 @@ function rowsOf({ sizes }: IndexFigures): Row[] {
       work: "a node's index of a million live revocations",
       goal: `≤ ${MOST_MB} MB, a check ≤ ${MOST_CHECK_NS} ns`,
       measured: `${megabytes} MB, ${check_ns} ns of processor time`,
-      met: megabytes <= MOST_MB && check_ns <= MOST_CHECK_NS,
+      ...(megabytes <= MOST_MB && check_ns <= MOST_CHECK_NS ? { met: true } : { met: false, because: WHY_NOT }),
     },
   ];
 }
