@@ -24,7 +24,7 @@ export function thisMachine(): Machine {
   };
   return {
     date: new Date().toISOString().slice(0, 10),
-    system: `${type()} ${release()}`,
+    system: `${type()} ${release().split("-")[0]}`,
     cpu: cpus()[0]?.model.trim() ?? "unknown",
     cores: cpus().length,
     load: Math.round((loadavg()[0] ?? 0) * 100) / 100,
