@@ -188,18 +188,20 @@ export function protect(io: Server, options: ProtectOptions): Door {
   const node = options.node ?? randomUUID();
   const clockSkewSeconds = options.clockSkewSeconds ?? 5;
   const events = new EventEmitter<DoorEvents>();
-  const listener: TroubleListener = {
-    onProblem: (message, error, times) => events.emit("problem", { message, error, times }),
-    onBack: (message, ended) => events.emit("back", { message, ...ended }),
-  };
   /** What a node does for itself must not depend on whether a listener of the app's throws. */
   const tell: typeof events.emit = (...event) => {
     try {
       return events.emit(...event);
     } catch (error) {
-      listener.onProblem(`a listener for ${String(event[0])} threw`, error, 1);
+      // Of one that is told of problems nobody else is left to be told.
+      if (event[0] === "problem") process.emitWarning(error instanceof Error ? error : String(error));
+      else listener.onProblem(`a listener for ${String(event[0])} threw`, error, 1);
       return true;
     }
+  };
+  const listener: TroubleListener = {
+    onProblem: (message, error, times) => tell("problem", { message, error, times }),
+    onBack: (message, ended) => tell("back", { message, ...ended }),
   };
   const { issuers, cluster } = options;
   const verifier = createVerifier({ issuers, cluster, clockSkewSeconds, ...listener });
@@ -211,7 +213,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     issuers: options.issuers.map(({ issuer }) => issuer),
     expiryLeadSeconds: options.expiryLeadSeconds ?? 30,
     onExpiring: ({ socket }, endsAt) => socket.emit("expiring", lifetimeUntil(endsAt)),
-    onExpired: (sockets) => events.emit("expired", { sockets }),
+    onExpired: (sockets) => tell("expired", { sockets }),
     onApplied: (event, way, sockets) => tell("applied", { ...aboutRevocation(event), way, sockets }),
     onRevoked: (event, closed) =>
       tell("revoked", { ...aboutRevocation(event), closed, afterMs: Date.now() - event.decided_at }),
@@ -230,10 +232,10 @@ export function protect(io: Server, options: ProtectOptions): Door {
     retentionMs: options.retentionMs,
     feedCheckMs: options.feedCheckMs ?? 30_000,
     replicas: options.replicas ?? 0,
-    onLink: (link) => events.emit("link", { link }),
+    onLink: (link) => tell("link", { link }),
     onAttempt: (connection, outcome) => tell("connection", { connection, outcome }),
     onFeedAsked: (issuer, outcome) => tell("feed", { issuer, outcome }),
-    onIgnored: (detail) => events.emit("ignored", { detail }),
+    onIgnored: (detail) => tell("ignored", { detail }),
   });
   /** Claims of sockets that have been judged on this connection, until they are connected. */
   const verified = new WeakMap<ProtectedSocket, { readonly claims: VerifiedClaims; readonly tookMs: number }>();
@@ -317,7 +319,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     const refusal = toRefusal(thrown);
     const { code, detail, cause } = refusal;
     if (SUSPICIOUS.includes(code)) gate.countFailure(gate.addressOf(socket.request));
-    events.emit("refused", { ...about(socket), code, detail, cause });
+    tell("refused", { ...about(socket), code, detail, cause });
     return refusal;
   }
 
@@ -344,7 +346,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
       leaveRoomsBeyond(socket, judged.claims);
       const { sub, sid } = judged.claims;
       if (events.listenerCount("admitted") > 0) {
-        events.emit("admitted", { ...about(socket), sub, sid, tookMs: judged.tookMs });
+        tell("admitted", { ...about(socket), sub, sid, tookMs: judged.tookMs });
       }
     } catch (thrown) {
       turnedAway.add(socket);
@@ -457,7 +459,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
     socket.data.session = claims;
     leaveRoomsBeyond(socket, claims);
     const { sub, sid, exp } = claims;
-    events.emit("renewed", { ...about(socket), sub, sid, exp });
+    tell("renewed", { ...about(socket), sub, sid, exp });
   }
 
   function leaveRoomsBeyond(socket: ProtectedSocket, claims: VerifiedClaims): void {
@@ -606,7 +608,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
       const timer = setTimeout(async () => {
         fences.delete(timer);
         if (control.leaseEndsAt() !== endedAt) return;
-        events.emit("fenced", { sockets: await admissions.fence(forMs) });
+        tell("fenced", { sockets: await admissions.fence(forMs) });
       }, forMs);
       fences.add(timer);
     }

@@ -330,19 +330,36 @@ describe("an app's own code that fails", () => {
     const own = await app();
     const problems: string[] = [];
     own.door.events.on("problem", ({ message }) => problems.push(message));
-    for (const event of ["applied", "connection", "feed"] as const) {
+    const all = [
+      "admitted",
+      "applied",
+      "connection",
+      "feed",
+      "ignored",
+      "link",
+      "problem",
+      "refused",
+      "revoked",
+    ] as const;
+    for (const event of all) {
       own.door.events.on(event, () => {
         throw new Error("a listener that forgot to catch");
       });
     }
     const sid = "u_overheard.a";
+    const stranger = await openRaw(own.url);
+    stranger.send(connectPacket({ token: "no token" }));
+    await until("somebody was refused", () => problems.includes("a listener for refused threw"));
     const raw = await openRaw(own.url);
     raw.send(connectPacket({ token: await cluster.issuer.token({ sid }) }));
     await until("it is in", () => own.door.health().sockets === 1);
     const set = await cluster.issuer.set(revocationOf([{ kind: "session", sid }]));
     expect((await cluster.push({ url: own.url } as TestNode, set)).status).toBe(202);
     await until("it is out", () => raw.closed, { withinMs: 5_000 });
-    expect(problems).toContain("a listener for applied threw");
+    for (const event of ["admitted", "applied", "refused", "revoked"]) {
+      expect(problems).toContain(`a listener for ${event} threw`);
+    }
+    await until("the stranger is told", () => stranger.heard.join().includes("token_invalid"));
   });
 
   it("middleware of a dynamic namespace does not run for a stranger", async () => {
