@@ -14,6 +14,13 @@ const PRICES = {
   rowsWritten: { included: 50 * MILLION, perMillion: 1 },
 } as const;
 type Metered = Exclude<keyof typeof PRICES, "plan">;
+const IN_WORDS: Readonly<Record<Metered, string>> = {
+  requests: "requests",
+  cpuMs: "processor time",
+  objectRequests: "calls of objects",
+  gigabyteSeconds: "objects that are awake",
+  rowsWritten: "rows written",
+};
 
 /** Of one operation: calls of Durable Objects, rows they write, counted with two clusters, and how long objects are kept awake for it. */
 const USE = {
@@ -27,7 +34,7 @@ const OBJECT_GIGABYTES = 0.128;
 export interface Bill {
   readonly dollars: number;
   /** What most of it is for. */
-  readonly most: Metered | "plan";
+  readonly most: string;
 }
 
 /** @param nodes whose doors ask for key sets, every five minutes each */
@@ -58,5 +65,5 @@ export function monthlyBill({ edge }: UnitCosts, habits: Habits, sockets: number
   };
   const most = names.reduce((dearest, name) => (price(name) > price(dearest) ? name : dearest));
   const dollars = names.reduce((sum, name) => sum + price(name), PRICES.plan as number);
-  return { dollars, most: price(most) > 0 ? most : "plan" };
+  return { dollars, most: price(most) > 0 ? IN_WORDS[most] : "the plan" };
 }

@@ -70,7 +70,11 @@ export function forecastTable(costs: UnitCosts, sizes: readonly number[], habits
     "a month at the edge",
   ];
   const rows = sizes.map((size) => {
-    const { nodes, clusters, forecast, redis_commands_each, edge_requests, dollars } = needOf(costs, size, habits);
+    const { nodes, clusters, forecast, redis_commands_each, edge_requests, dollars, dearest } = needOf(
+      costs,
+      size,
+      habits,
+    );
     const { node, log } = forecast;
     return [
       size.toLocaleString("en"),
@@ -81,7 +85,7 @@ export function forecastTable(costs: UnitCosts, sizes: readonly number[], habits
       `${redis_commands_each.toLocaleString("en")} commands/s`,
       `${edge_requests.toLocaleString("en")} requests/s`,
       `${log.revocations_per_second.toFixed(1)}/s, ${(log.busy * 100).toFixed(0)} % busy`,
-      `$${Math.round(dollars).toLocaleString("en")}`,
+      `$${Math.round(dollars).toLocaleString("en")}, most of it for ${dearest}`,
     ];
   });
   return [titles, titles.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
