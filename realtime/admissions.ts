@@ -23,8 +23,8 @@ export type Way = "push" | LogWay | "feed";
 /** An event that this node has understood: nobody it covers gets in any more. */
 export interface Applied {
   readonly expiresAt: number;
-  /** Resolves once no socket that it covers is open here. */
-  readonly done: Promise<NodeReceipt>;
+  /** Once no socket that it covers is open here: a promise only where there was one. */
+  readonly done: NodeReceipt | Promise<NodeReceipt>;
 }
 
 export interface AdmissionsOptions {
@@ -46,16 +46,13 @@ export interface AdmissionsOptions {
 interface Realm {
   readonly revocations: RevocationIndex;
   readonly sockets: SocketIndex;
+  /** What was done about each event, by its id, so that one that comes again by another path gets the same receipt. */
+  readonly applied: Map<string, Applied>;
 }
 
 /** @throws {Refusal} `session_mismatch` when a token is of another issuer, person or session */
 export function demandSameSession(before: VerifiedClaims, { iss, sub, sid }: VerifiedClaims): void {
   if (iss !== before.iss || sub !== before.sub || sid !== before.sid) throw new Refusal("session_mismatch");
-}
-
-/** What an issuer calls its events must not matter to another one. */
-function nameOf(issuer: string, id: string): string {
-  return `${issuer} ${id}`;
 }
 
 /** The wall clock when this process began, by the monotonic one. */
@@ -69,7 +66,7 @@ function provenNow(): number {
   return Math.min(Date.now(), BEGAN_AT + performance.now());
 }
 
-/** Events whose receipt is remembered until they are over. An older one that comes again closes nobody, and says so. */
+/** Events of one issuer whose receipt is remembered until they are over. An older one that comes again closes nobody, and says so. */
 const EVENTS_KEPT = 100_000;
 const FORGET_EVERY_MS = 5_000;
 
@@ -80,15 +77,16 @@ export class Admissions {
   /** Each socket waits once: to be told, and then to be closed. */
   readonly #wheel: SecondWheel<Admission>;
   readonly #forgetting: NodeJS.Timeout;
-  /** What was done about each event, so that one that comes again by another path gets the same receipt. */
-  readonly #applied = new Map<string, Applied>();
   readonly #closing = new AbortController();
   #closingEvents = 0;
 
   constructor(options: AdmissionsOptions) {
     this.#options = options;
     this.#realms = new Map(
-      options.issuers.map((issuer) => [issuer, { revocations: new RevocationIndex(), sockets: new SocketIndex() }]),
+      options.issuers.map((issuer) => [
+        issuer,
+        { revocations: new RevocationIndex(), sockets: new SocketIndex(), applied: new Map() },
+      ]),
     );
     this.#wheel = new SecondWheel((due) => this.#come(due));
     this.#forgetting = setInterval(() => this.#forget(), FORGET_EVERY_MS);
@@ -150,25 +148,25 @@ export class Admissions {
 
   /** What was done about an event that has been applied already. */
   applied(issuer: string, id: string): Applied | undefined {
-    return this.#applied.get(nameOf(issuer, id));
+    return this.#realms.get(issuer)?.applied.get(id);
   }
 
   /** Applies an event, once however often it comes. */
   apply(issuer: string, event: RevocationEvent, way: Way): Applied {
-    const known = this.applied(issuer, event.id);
+    const { revocations, sockets, applied } = this.#realm(issuer);
+    const known = applied.get(event.id);
     if (known !== undefined) return known;
-    const { revocations, sockets } = this.#realm(issuer);
     revocations.merge(event);
     if (event.targets.some(({ kind }) => kind === "key")) this.#options.onKeyRevoked(issuer);
     const hit = sockets.hitBy(event);
     // Most hit nobody here, and a node that was away hears of a hundred thousand.
-    const done = hit.size === 0 ? Promise.resolve(this.#word(0)) : this.#enforce(event, hit);
-    const applied = { expiresAt: event.expires_at, done };
-    this.#applied.set(nameOf(issuer, event.id), applied);
-    keepNewest(this.#applied, EVENTS_KEPT);
+    const done = hit.size === 0 ? this.#word(0) : this.#enforce(event, hit);
+    const now = { expiresAt: event.expires_at, done };
+    applied.set(event.id, now);
+    keepNewest(applied, EVENTS_KEPT);
     this.#options.onApplied(event, way, hit.size);
     if (hit.size === 0) this.#options.onRevoked(event, 0);
-    return applied;
+    return now;
   }
 
   async #enforce(event: RevocationEvent, hit: ReadonlySet<Admission>): Promise<NodeReceipt> {
@@ -274,8 +272,10 @@ export class Admissions {
 
   #forget(): void {
     const now = provenNow() / 1000;
-    for (const { revocations } of this.#realms.values()) revocations.expire(now);
-    for (const [name, { expiresAt }] of this.#applied) if (expiresAt <= now) this.#applied.delete(name);
+    for (const { revocations, applied } of this.#realms.values()) {
+      revocations.expire(now);
+      for (const [id, { expiresAt }] of applied) if (expiresAt <= now) applied.delete(id);
+    }
   }
 
   #realm(issuer: string): Realm {

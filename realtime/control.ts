@@ -156,8 +156,7 @@ export function createControl(options: ControlOptions): Control {
 
   /** Leaves this node's word once there is one. */
   function applied(issuer: string, id: string, { done }: Applied): Applied["done"] {
-    // Not waited for: closing may take its time, and the heartbeat must not. What cannot be written now waits for Redis.
-    receipts.acknowledge(issuer, id, done).catch(() => undefined);
+    receipts.acknowledge(issuer, id, done);
     return done;
   }
 

@@ -4,6 +4,7 @@
  * by this feed alone while Redis is away.
  */
 import { randomBytes } from "node:crypto";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import {
   type ClusterSecrets,
   type FeedPage,
@@ -15,10 +16,13 @@ import {
   signFeedQuery,
 } from "#contract/cluster";
 import type { RevocationEvent } from "#contract/revocation";
+import type { Applied } from "./admissions.ts";
 import { readBounded } from "./bounded-body.ts";
 import { Sequence } from "./sequence.ts";
 
 const ANSWER_TIMEOUT_MS = 5_000;
+/** Events that are taken in in one turn. */
+const SLICE = 100;
 const MAX_PAGE_BYTES = 4 * 1024 * 1024;
 
 export interface FeedOptions {
@@ -30,8 +34,8 @@ export interface FeedOptions {
   readonly boot: string;
   /** Judges a page. @throws {Refusal} */
   verify(page: string, nonce: string): Promise<FeedPage>;
-  /** Takes an event in: nobody whom it covers gets in any more. Resolves once their sockets are closed. */
-  apply(event: RevocationEvent): Promise<NodeReceipt>;
+  /** Takes an event in: nobody whom it covers gets in any more. @returns once their sockets are closed */
+  apply(event: RevocationEvent): Applied["done"];
   onProblem(message: string, error: unknown, times: number): void;
   /** It was asked: each time. */
   onAsked(outcome: "answered" | "failed"): void;
@@ -40,7 +44,7 @@ export interface FeedOptions {
 export interface Feed {
   readonly issuer: string;
   /** Notes an event that came another way, and when its sockets are closed. */
-  saw(event: RevocationEvent, done: Promise<NodeReceipt>): void;
+  saw(event: RevocationEvent, done: Applied["done"]): void;
   /** Whether an event is known to be missing. */
   readonly hasGap: boolean;
   /** Up to where every event is applied, and the sockets that it covers are closed. */
@@ -65,19 +69,27 @@ export function createFeed(options: FeedOptions): Feed {
   const words = new Map<string, FeedWord>();
   let catching: Promise<void> = Promise.resolve();
 
-  function saw({ id, seq }: RevocationEvent, done: Promise<NodeReceipt>): void {
+  function saw({ id, seq }: RevocationEvent, done: Applied["done"]): void {
     known.add(seq);
+    if (!(done instanceof Promise)) {
+      note(id, done);
+      return;
+    }
     closing.add(seq);
     done.then(
-      ({ applied_at, closed }) => {
+      (word) => {
         closing.delete(seq);
-        words.delete(id);
-        words.set(id, { id, applied_at, closed });
-        if (words.size > MAX_WORDS) words.delete(words.keys().next().value ?? "");
+        note(id, word);
       },
       // It stays among those that are not done.
       (error: unknown) => options.onProblem("the sockets of a revocation could not be closed", error, 1),
     );
+  }
+
+  function note(id: string, { applied_at, closed }: NodeReceipt): void {
+    words.delete(id);
+    words.set(id, { id, applied_at, closed });
+    if (words.size > MAX_WORDS) words.delete(words.keys().next().value ?? "");
   }
 
   function done(): number {
@@ -86,7 +98,8 @@ export function createFeed(options: FeedOptions): Feed {
     return through;
   }
 
-  function take(page: FeedPage): void {
+  /** In slices: those who are in are not kept waiting, and the next question finds its way out. */
+  async function take(page: FeedPage): Promise<void> {
     // The edge's storage was restored, or is another one: its numbers say nothing about ours.
     if (page.head < page.after) {
       options.onProblem("the edge's log ends before what was read from it; it is read anew", undefined, 1);
@@ -94,16 +107,26 @@ export function createFeed(options: FeedOptions): Feed {
       closing.clear();
       return;
     }
-    for (const event of page.events) if (!known.has(event.seq)) saw(event, options.apply(event));
+    for (let from = 0; from < page.events.length; from += SLICE) {
+      await nextTurn();
+      if (isOutdated(page)) return;
+      for (const event of page.events.slice(from, from + SLICE)) {
+        if (!known.has(event.seq)) saw(event, options.apply(event));
+      }
+    }
     // What is not listed before that is over: no token that it hits is alive.
-    known.advance(page.upto);
+    if (!isOutdated(page)) known.advance(page.upto);
   }
 
-  async function ask(waitMs: number, leaseMs: number | undefined): Promise<FeedPage> {
+  /** Whether what was read has been begun anew since it was asked for: its numbers are not those of the log as it is now. */
+  function isOutdated({ after }: FeedPage): boolean {
+    return after > known.through;
+  }
+
+  async function ask(after: number, waitMs: number, leaseMs: number | undefined): Promise<FeedPage> {
     try {
-      const page = await request(waitMs, leaseMs);
+      const page = await request(after, waitMs, leaseMs);
       options.onAsked("answered");
-      take(page);
       return page;
     } catch (error) {
       if (!stopping.signal.aborted) options.onAsked("failed");
@@ -111,7 +134,7 @@ export function createFeed(options: FeedOptions): Feed {
     }
   }
 
-  async function request(waitMs: number, leaseMs: number | undefined): Promise<FeedPage> {
+  async function request(after: number, waitMs: number, leaseMs: number | undefined): Promise<FeedPage> {
     const nonce = randomBytes(16).toString("base64url");
     const { issuer, uri, cluster, secrets, node, boot } = options;
     const query = {
@@ -122,7 +145,7 @@ export function createFeed(options: FeedOptions): Feed {
     };
     const bearer = await signFeedQuery(query, issuer, secrets, Math.floor(Date.now() / 1000));
     const url = new URL(uri);
-    url.searchParams.set("after", String(known.through));
+    url.searchParams.set("after", String(after));
     if (waitMs >= 1000) url.searchParams.set("wait", String(Math.floor(waitMs / 1000)));
     const response = await fetch(url, {
       headers: { authorization: `Bearer ${bearer}`, accept: JWT_MEDIA_TYPE },
@@ -135,11 +158,21 @@ export function createFeed(options: FeedOptions): Feed {
 
   /** Asks until nothing is missing; the first question waits for news. */
   async function readAll(waitMs: number, leaseMs: number | undefined): Promise<void> {
-    for (let patience = waitMs; ; patience = 0) {
+    let asked = ask(known.through, waitMs, leaseMs);
+    for (;;) {
+      const page = await asked;
+      const goesOn = page.upto > page.after && page.upto < page.head;
+      if (goesOn) {
+        // On its way while this one is taken in.
+        asked = ask(page.upto, 0, leaseMs);
+        asked.catch(() => undefined); // where nobody needs it any more
+      }
       const before = known.through;
-      const { head } = await ask(patience, leaseMs);
-      if (known.through >= head) return;
+      await take(page);
+      if (known.through >= page.head) return;
+      if (goesOn) continue;
       if (known.through === before) throw new Error("the feed does not go on");
+      asked = ask(known.through, 0, leaseMs);
     }
   }
 

@@ -69,9 +69,10 @@ export class Follower {
     const first = new Promise<void>((resolve) => {
       this.#firstLease = resolve;
     });
-    // A page of the feed has one signature, each entry of the stream its own: so most is known before the stream is read.
-    await this.#check();
-    await log.start();
+    // A page of the feed has one signature, each entry of the stream its own. What stands there by now the feeds tell as well, asked after it.
+    const tail = this.#options.feedsSuffice ? await log.tail() : undefined;
+    const complete = await this.#check();
+    await log.start(complete ? tail : undefined);
     this.#startedAt = performance.now();
     this.#following.push(this.#watch());
     await first;

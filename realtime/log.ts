@@ -15,7 +15,11 @@ const BELL = "{keycard}:bell";
 const LEASES = "{keycard}:leases";
 const ticketKey = (jti: string) => `{keycard}:ticket:${jti}`;
 
+/** Before every entry of a stream. */
+const BEGINNING = "0-0";
 const PAGE = 500;
+/** How long Redis is waited for, where the edge tells what it holds as well. */
+const TAIL_WITHIN_MS = 1_000;
 const RETRY_MS = 250;
 /** How long replicas are waited for. */
 const DURABLE_WITHIN_MS = 1_000;
@@ -95,8 +99,13 @@ export interface Beat {
 }
 
 export interface Log {
-  /** Listens for the bell, and beats from here on. */
-  start(): Promise<void>;
+  /**
+   * Connects, and says how far the stream goes by now, unless Redis cannot tell: whoever asks elsewhere for everything that was decided
+   * before need not read it.
+   */
+  tail(): Promise<string | undefined>;
+  /** Listens for the bell, and beats from here on. @param after where in the stream to begin; its beginning unless given */
+  start(after?: string): Promise<void>;
   /** Events that could not be judged yet. */
   readonly unsettled: number;
   /** Beats now. */
@@ -121,7 +130,8 @@ type FollowReply = [before: string, last: string, entries: [id: string, fields: 
 export function createLog(options: LogOptions): Log {
   const { links, self, peers } = options;
   const heartbeats = new Trouble({ begun: "the heartbeat failed", over: "the heartbeat gets through again" }, options);
-  let position = "0-0";
+  let position = BEGINNING;
+  let isConnecting = false;
   let lastBeat = Number.NEGATIVE_INFINITY;
   let stopped = false;
   let beating: Promise<void> | undefined;
@@ -165,9 +175,9 @@ export function createLog(options: LogOptions): Log {
     const unbroken = standing.includes(before);
     standing = [value];
     await lookAround(heartbeats, askedAt);
-    if (last === "" ? position !== "0-0" : isBefore(last, position)) {
+    if (last === "" ? position !== BEGINNING : isBefore(last, position)) {
       // Redis was emptied or has lost its tail. Read it all again.
-      position = "0-0";
+      position = BEGINNING;
       options.onLoss();
       return true;
     }
@@ -238,10 +248,25 @@ export function createLog(options: LogOptions): Log {
     void take(entry, set, "bell");
   }
 
+  function connect(): void {
+    if (!isConnecting) links.connect();
+    isConnecting = true;
+  }
+
   return {
-    async start() {
+    async tail() {
+      connect();
+      if (!(await links.connected(TAIL_WITHIN_MS))) return undefined;
+      const last = links.commands.xrevrange(LOG, "+", "-", "COUNT", 1);
+      return await last.then(
+        ([entry]) => entry?.[0] ?? BEGINNING,
+        () => undefined, // it is read from its beginning, and told if that fails
+      );
+    },
+    async start(after = BEGINNING) {
       if (stopped) return;
-      links.connect();
+      connect();
+      position = after;
       // Not waited for: what is appended before the bell is heard, the next heartbeat finds.
       links
         .subscribe([BELL, QUESTIONS], hear)

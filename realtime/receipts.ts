@@ -3,13 +3,14 @@
  * and so is the list of those whose word is awaited: whoever can write to Redis can make a receipt late, but not false.
  */
 import type { ClusterReceipt, ClusterSecrets, FencedNode, NodeReceipt } from "#contract/cluster";
+import type { Applied } from "./admissions.ts";
 import { keepNewest } from "./keep-newest.ts";
 import { type Member, memberKey, type Peers } from "./lease.ts";
 import type { LogLinks } from "./redis.ts";
 import { isSealed, seal } from "./seal.ts";
 
 const WORDS_AT_ONCE = 100;
-/** Words that wait for Redis to come back. Of older ones the edge's feed knows that they are done. */
+/** Words about one issuer's events that wait for Redis to come back. Of older ones the edge's feed knows that they are done. */
 const WORDS_KEPT = 50_000;
 const FIRST_LOOK_MS = 2;
 const SLOWEST_LOOK_MS = 50;
@@ -60,8 +61,8 @@ interface Expected {
 export interface Receipts {
   /** Notes whose word is awaited: every node that may hold sockets now. @param before what is noted already, as it stands in Redis */
   expect(issuer: string, id: string, before: string): Promise<void>;
-  /** Leaves this node's word once there is one to give. */
-  acknowledge(issuer: string, id: string, done: Promise<NodeReceipt>): Promise<void>;
+  /** Leaves this node's word once there is one to give; where Redis cannot take it now, it waits until somebody flushes. */
+  acknowledge(issuer: string, id: string, done: Applied["done"]): void;
   /** Writes what could not be written before. */
   flush(): Promise<void>;
   /** Words that could not be written yet. */
@@ -73,7 +74,8 @@ export interface Receipts {
 export function createReceipts(options: ReceiptsOptions): Receipts {
   const { links, cluster, secrets, self, peers, onForged } = options;
   const field = `node:${memberKey(self)}`;
-  const unwritten = new Map<string, { readonly issuer: string; readonly id: string; readonly word: NodeReceipt }>();
+  /** Of each issuer, by the event's id: the very string that the event holds, since there can be a hundred thousand at once. */
+  const unwritten = new Map<string, Map<string, NodeReceipt>>();
   let writing: Promise<void> | undefined;
 
   function flush(): Promise<void> {
@@ -85,20 +87,21 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
 
   /** In one go for all that wait. */
   async function write(): Promise<void> {
-    while (unwritten.size > 0) {
-      const batch = firstOf(unwritten, WORDS_AT_ONCE);
-      const words = batch.map(([, { issuer, id, word }]) => sealedWord(issuer, id, word));
-      const keys = batch.map(([, { issuer, id }]) => receiptKey(issuer, id));
-      const before = (await links.eval(ACKNOWLEDGE, keys, [field, ...words])) as string[];
-      for (const [index, [name, entry]] of batch.entries()) {
-        const { issuer, id } = entry;
-        // Not one that came meanwhile: what was written may have met no receipt, because the event was not appended yet.
-        if (unwritten.get(name) === entry) unwritten.delete(name);
-        const standing = before[index] ?? "";
-        if (standing === "" || readWord(issuer, id, field, standing) !== undefined) continue;
-        // Somebody took this node's place before it spoke.
-        await links.eval(OVERWRITE, [keys[index] ?? ""], [field, words[index] ?? ""]);
-      }
+    for (const [issuer, left] of unwritten) while (left.size > 0) await writeSome(issuer, left);
+  }
+
+  async function writeSome(issuer: string, left: Map<string, NodeReceipt>): Promise<void> {
+    const batch = firstOf(left, WORDS_AT_ONCE);
+    const words = batch.map(([id, word]) => sealedWord(issuer, id, word));
+    const keys = batch.map(([id]) => receiptKey(issuer, id));
+    const before = (await links.eval(ACKNOWLEDGE, keys, [field, ...words])) as string[];
+    for (const [index, [id, word]] of batch.entries()) {
+      // Not one that came meanwhile: what was written may have met no receipt, because the event was not appended yet.
+      if (left.get(id) === word) left.delete(id);
+      const standing = before[index] ?? "";
+      if (standing === "" || readWord(issuer, id, field, standing) !== undefined) continue;
+      // Somebody took this node's place before it spoke.
+      await links.eval(OVERWRITE, [keys[index] ?? ""], [field, words[index] ?? ""]);
     }
   }
 
@@ -192,10 +195,28 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
     return receipts.filter((receipt) => receipt !== undefined);
   }
 
+  function leave(issuer: string, id: string, { ...word }: NodeReceipt): void {
+    const left = wordsOf(issuer);
+    // Another object each time, so that writing knows the one that it wrote.
+    left.set(id, word);
+    keepNewest(left, WORDS_KEPT);
+    if (options.mayWait()) return;
+    // One that was just ending, as after a heartbeat that brought the event itself, has not seen it.
+    flush()
+      .then(() => (left.get(id) === word ? flush() : undefined))
+      .catch(() => undefined); // the next heartbeat writes it
+  }
+
+  function wordsOf(issuer: string): Map<string, NodeReceipt> {
+    const known = unwritten.get(issuer) ?? new Map<string, NodeReceipt>();
+    unwritten.set(issuer, known);
+    return known;
+  }
+
   return {
     flush,
     get unwritten() {
-      return unwritten.size;
+      return [...unwritten.values()].reduce((sum, left) => sum + left.size, 0);
     },
     async expect(issuer, id, before) {
       const known = before === "" ? undefined : readExpected(issuer, id, before);
@@ -207,15 +228,9 @@ export function createReceipts(options: ReceiptsOptions): Receipts {
       const signature = seal(secrets, ["expected", cluster, issuer, id, text]);
       await links.eval(EXPECT, [receiptKey(issuer, id)], [`${signature}.${text}`]);
     },
-    async acknowledge(issuer, id, done) {
-      const word = await done;
-      const [key, entry] = [receiptKey(issuer, id), { issuer, id, word }];
-      unwritten.set(key, entry);
-      keepNewest(unwritten, WORDS_KEPT);
-      if (options.mayWait()) return;
-      await flush();
-      // One that was just ending, as after a heartbeat that brought the event itself, has not seen it.
-      if (unwritten.get(key) === entry) await flush();
+    acknowledge(issuer, id, done) {
+      if (done instanceof Promise) done.then((word) => leave(issuer, id, word)).catch(() => undefined);
+      else leave(issuer, id, done);
     },
     async read(issuer, ids, waitMs) {
       const until = performance.now() + waitMs;

@@ -3,6 +3,7 @@
  * keeps is in one hash slot, so for the log each of them is one master, looked for again whenever it is lost. That holds
  * what `WAIT` needs as well: it confirms what was written on its own connection and nothing else.
  */
+import { once } from "node:events";
 import type { ConnectionOptions } from "node:tls";
 import { Cluster, Redis, type RedisOptions } from "ioredis";
 import { CLOSED, createOutage, holdConnection } from "./connection.ts";
@@ -62,6 +63,8 @@ export interface LogLinks {
   subscribe(channels: readonly string[], onMessage: (channel: string, message: string) => void): Promise<void>;
   /** Starts both connections, and goes on trying. */
   connect(): void;
+  /** Resolves once commands can be sent: to whether that was before an attempt failed, and in time. */
+  connected(withinMs: number): Promise<boolean>;
   /** Throws away the connection for commands and makes a new one: it swallows them. */
   reset(): void;
   disconnect(): void;
@@ -225,6 +228,14 @@ export function createLogLinks(client: RedisClient, options: LogLinksOptions): L
     connect() {
       heldCommands.connect();
       heldBell.connect();
+    },
+    async connected(withinMs) {
+      if (commands.status === "ready") return true;
+      const ready = once(commands, "ready", { signal: AbortSignal.timeout(withinMs) });
+      return await ready.then(
+        () => true,
+        () => false,
+      );
     },
     reset: () => commands.disconnect(true),
     disconnect() {

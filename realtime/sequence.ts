@@ -20,7 +20,8 @@ export class Sequence {
 
   add(number: number): void {
     if (number <= this.#through) return;
-    this.#beyond.add(number);
+    if (number === this.#through + 1) this.#through = number;
+    else this.#beyond.add(number);
     this.#closeUp();
     // Forgetting one only means to be told it again.
     if (this.#beyond.size > BEYOND_LIMIT) this.#beyond.clear();

@@ -48,6 +48,13 @@ afterAll(() => cluster.stop());
 const [one, two, three] = [() => nodes[0] as TestNode, () => nodes[1] as TestNode, () => nodes[2] as TestNode];
 const GONE = ["connect", "unauthorized:session_revoked", "disconnect:io server disconnect"];
 
+/** A further node, and what it found in Redis that nobody who is trusted wrote. */
+async function startWatched() {
+  const ignored: unknown[] = [];
+  const late = await cluster.startNode({}, (_io, door) => void door.events.on("ignored", (what) => ignored.push(what)));
+  return { late, ignored };
+}
+
 /** One client with this token on each node. */
 async function everywhere(claims: Parameters<TestCluster["issuer"]["token"]>[0], signer?: TestSigner) {
   const token = await cluster.issuer.token(claims, signer);
@@ -296,6 +303,39 @@ describe("a node that missed something", () => {
     await until("it was judged", () => client.history.some((what) => what !== "connect_error:transport"));
     expect(client.history.at(-1)).toBe("connect_error:session_revoked");
     await late.stop();
+  });
+
+  it("is told all of it by the feed, page by page, and does not read in the stream what the feed has told", async () => {
+    const redis = new Redis(cluster.redis.url);
+    const sids = Array.from({ length: 7 }, (_, index) => `u_pages${index}.a`);
+    const tokens = await Promise.all(sids.map((sid) => cluster.issuer.token({ sid })));
+    for (const sid of sids) cluster.issuer.record(revocationOf([{ kind: "session", sid }]));
+    await redis.xadd("{keycard}:log", "*", "set", "of before it started");
+    cluster.issuer.tellInPagesOf(2);
+    const { late, ignored } = await startWatched();
+    await late.door.ready();
+    for (const token of tokens) {
+      const client = cluster.client(late, token);
+      await until("it was judged", () => client.history.length > 0);
+      expect(client.history).toEqual(["connect_error:session_revoked"]);
+    }
+    await redis.xadd("{keycard}:log", "*", "set", "of after that");
+    await until("it reads on", () => ignored.length > 0);
+    expect(ignored.length).toBe(1);
+    await late.stop();
+    redis.disconnect();
+  });
+
+  it("reads all of the stream where the feed was silent when it started", async () => {
+    const redis = new Redis(cluster.redis.url);
+    await redis.xadd("{keycard}:log", "*", "set", "of before it started");
+    const speak = cluster.issuer.silenceFeed();
+    const { late, ignored } = await startWatched();
+    await until("it has read it", () => ignored.length > 0);
+    speak();
+    await late.door.ready();
+    await late.stop();
+    redis.disconnect();
   });
 
   it("reads on in a stream that was emptied under it", async () => {

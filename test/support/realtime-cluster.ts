@@ -13,6 +13,7 @@ import { type AccessTokenClaims, signAccessToken, signTicket, type TicketClaims 
 import {
   type ClusterReceipt,
   type ClusterSecrets,
+  FEED_PAGE_EVENTS,
   type FeedQuery,
   JWT_MEDIA_TYPE,
   signFeedPage,
@@ -54,6 +55,8 @@ export interface TestIssuer {
   readonly feedQueries: readonly FeedQuery[];
   /** Notes an event in its log, which the feed tells. */
   record(event: RevocationEvent): void;
+  /** The feed tells so many events in one page. */
+  tellInPagesOf(events: number): void;
   /** The feed answers nobody until what is returned is called. */
   silenceFeed(): () => void;
   /** Publishes another key besides its own, until what is returned is called. */
@@ -83,6 +86,7 @@ export async function createIssuer(): Promise<TestIssuer> {
   const events = new Map<number, RevocationEvent>();
   const feedQueries: FeedQuery[] = [];
   let feedIsSilent = false;
+  let perPage = FEED_PAGE_EVENTS;
   const server = createServer((request, response) => {
     if (request.url?.startsWith("/revocations")) {
       if (feedIsSilent) response.writeHead(503).end();
@@ -103,7 +107,10 @@ export async function createIssuer(): Promise<TestIssuer> {
     const news = () => [...events.values()].filter(({ seq }) => seq > after);
     const until = Date.now() + Number(params.get("wait") ?? 0) * 1000;
     while (news().length === 0 && Date.now() < until && !feedIsSilent) await new Promise((go) => setTimeout(go, 5));
-    const page = { after, upto: serial, head: serial, first: 1, events: news() };
+    const told = news().sort((a, b) => a.seq - b.seq);
+    const shown = told.slice(0, perPage);
+    const upto = shown.length < told.length ? (shown.at(-1)?.seq ?? after) : serial;
+    const page = { after, upto, head: serial, first: 1, events: shown };
     const envelope = { issuer: url, audience: query.cluster, issuedAt: nowSeconds(), nonce: query.nonce };
     response.setHeader("content-type", JWT_MEDIA_TYPE).end(await signFeedPage(page, envelope, signer.key));
   }
@@ -117,6 +124,9 @@ export async function createIssuer(): Promise<TestIssuer> {
     asked: () => requests,
     feedQueries,
     record: (event) => void events.set(event.seq, event),
+    tellInPagesOf(events) {
+      perPage = events;
+    },
     silenceFeed() {
       feedIsSilent = true;
       return () => {
