@@ -95,6 +95,16 @@ const one = (tale: Tale, violation: RegExp) => {
   expect(tale.found()[0]).toMatch(violation);
 };
 
+/** Stopped over a revocation of its socket. */
+const frozenUntil = (awakeAt: number) =>
+  new Tale()
+    .node(-500, 900)
+    .awake(awakeAt, 30_000)
+    .session(-100, "s1")
+    .token(-100, "t1", "s1")
+    .socket(0, "socket", "t1")
+    .revoked(SESSION);
+
 describe("promise 1 is kept when", () => {
   const SCOPES: readonly Scope[] = [
     { kind: "token", jti: "t1" },
@@ -185,18 +195,14 @@ describe("promise 1 is kept when", () => {
   test("nobody knows whether it was decided", () =>
     nothing(ada().say(1_000, "asked", { revocation: "r", scope: SESSION, about: "it" }).packet(3_000, "socket")));
 
-  const FROZEN = () =>
-    new Tale()
-      .node(-500, 900)
-      .awake(5_000, 30_000)
-      .session(-100, "s1")
-      .token(-100, "t1", "s1")
-      .socket(0, "socket", "t1")
-      .revoked(SESSION)
-      .enforced(3_000);
+  const FROZEN = () => frozenUntil(5_000).enforced(3_000);
+  const FROZEN_UNTIL_SAID = () => frozenUntil(4_960).enforced(5_000);
 
   test("a process that was stopped closes the socket soon after it runs again", () =>
     nothing(FROZEN().closed(5_400, "socket")));
+
+  test("a process runs again a moment before that is said, and closes the socket soon after", () =>
+    nothing(FROZEN_UNTIL_SAID().closed(5_400, "socket")));
 
   test("a process that was stopped is killed before it runs again", () =>
     nothing(
@@ -293,6 +299,12 @@ describe("promise 1 is broken by", () => {
       expect.stringMatching(/^1: socket was told something by the app on north-1 25 ms after/),
     ]);
   });
+
+  test("a process that runs again a moment before that is said, and takes its time", () =>
+    one(
+      frozenUntil(4_960).enforced(5_000).closed(6_500, "socket"),
+      /^1: socket socket on north-1 was open for another/,
+    ));
 
   test("a process that was stopped and goes on as if nothing had happened", () => {
     const tale = new Tale().node(-500, 900).awake(5_000, 30_000).session(-100, "s1").token(-100, "t1", "s1");

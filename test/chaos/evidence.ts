@@ -141,13 +141,16 @@ export class Evidence {
   }
 
   /**
-   * By when a process must have acted on something that is due at a time: then, if it was running; else this long after it ran
-   * again. Infinite when it never did.
+   * By when a process must have acted on something that is due at a time: then, if it was running; if it was stopped then, or until just
+   * before, this long after it ran again. Infinite when it never did.
    */
   actsBy(boot: string, dueAt: number, wakingMs: number): number {
-    const span = this.boots.get(boot)?.awake.find(({ to }) => to >= dueAt);
+    const { awake = [] } = this.boots.get(boot) ?? {};
+    const index = awake.findIndex(({ to }) => to >= dueAt);
+    const span = awake[index];
     if (span === undefined) return Number.POSITIVE_INFINITY;
-    return span.from <= dueAt ? dueAt : span.from + wakingMs;
+    // With its first span it began, and had nothing to act on.
+    return index === 0 && span.from <= dueAt ? dueAt : Math.max(dueAt, span.from + wakingMs);
   }
 }
 
