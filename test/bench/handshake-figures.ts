@@ -1,18 +1,17 @@
 /** What `handshake` says of what it measured: figures, and the goals that they are held to. */
 import type { SignatureAlgorithm } from "#contract/access-token";
 import type { Row } from "./bench.ts";
-import { ratioOf, spreadOf, spreadText } from "./distribution.ts";
+import { spreadOf, spreadText } from "./distribution.ts";
+import type { Beside } from "./in-turns.ts";
 import type { VerifyFigures } from "./verify-alone.ts";
 
 export type Variant =
-  | "bare"
   | "tutorial"
   | "tutorial + blacklist"
   | "thream"
   | "auth0"
   | `keycard ${SignatureAlgorithm}`
   | `keycard ${SignatureAlgorithm} returning`
-  | "bare, polling"
   | "keycard RS256, polling";
 
 /** One slice. */
@@ -31,7 +30,8 @@ export interface Sample {
 
 export interface HandshakeFigures {
   readonly perSlice: number;
-  readonly handshakes: Readonly<Record<Variant, readonly Sample[]>>;
+  /** Each beside the bare server, over the same transport. */
+  readonly handshakes: Readonly<Record<Variant, readonly Beside<Sample>[]>>;
   readonly verify: VerifyFigures;
 }
 
@@ -94,13 +94,14 @@ function whyNot(
 ): string {
   const [, alg = "", isReturning] = variant.split(" ");
   if (isReturning) return WHY_NOT_RETURNING;
-  const bareUs = spreadOf(handshakes.bare.map(({ cpuUs }) => cpuUs)).median;
+  const bareUs = spreadOf(handshakes[variant as Variant].map(({ base }) => base.cpuUs)).median;
   const share = Math.round(((verify[alg as keyof typeof verify]?.floorUs.median ?? Number.NaN) / bareUs) * 100);
   return `Node's own signature check is ${share} % of a bare handshake when it runs by itself, and takes twice as long between two handshakes, which leave nothing of it in the processor's caches`;
 }
 
 function ofKeycard(handshakes: HandshakeFigures["handshakes"]): Sample[] {
-  return Object.entries(handshakes).flatMap(([variant, samples]) => (variant.startsWith("keycard") ? samples : []));
+  const own = Object.entries(handshakes).filter(([variant]) => variant.startsWith("keycard"));
+  return own.flatMap(([, pairs]) => pairs.map(({ sample }) => sample));
 }
 
 /** In tenths: the heartbeat goes on meanwhile, and does not stop at the ends of a slice. */
@@ -115,15 +116,24 @@ function callsOf(handshakes: HandshakeFigures["handshakes"]): number {
 }
 
 function ratio(handshakes: HandshakeFigures["handshakes"], variant: Variant) {
-  const cpu = (each: Variant) => handshakes[each].map(({ cpuUs }) => cpuUs);
-  return ratioOf(cpu(variant), cpu(variant.endsWith("polling") ? "bare, polling" : "bare"));
+  return spreadOf(handshakes[variant].map(({ sample, base }) => sample.cpuUs / base.cpuUs));
 }
 
 export function printHandshakes({ perSlice, handshakes, verify }: HandshakeFigures): void {
-  console.log(`\n${perSlice} handshakes a slice, ${handshakes.bare.length} slices each; medians\n`);
+  const all = Object.entries(handshakes);
+  console.log(`\n${perSlice} handshakes a slice, ${all[0]?.[1].length} slices each, a bare one beside each; medians\n`);
   const titles = ["CPU µs", "p50 ms", "p99 ms", "a second", "hold ms", "Redis"];
   console.log(`${"".padEnd(28)}${"to bare".padEnd(22)}${titles.map((title) => title.padStart(10)).join("")}`);
-  for (const [variant, samples] of Object.entries(handshakes)) {
+  const ofBare = (polling: boolean) =>
+    all
+      .filter(([variant]) => variant.endsWith("polling") === polling)
+      .flatMap(([, pairs]) => pairs.map(({ base }) => base));
+  const lines: (readonly [string, readonly Sample[]])[] = [
+    ["bare", ofBare(false)],
+    ["bare, polling", ofBare(true)],
+    ...all.map(([variant, pairs]) => [variant, pairs.map(({ sample }) => sample)] as const),
+  ];
+  for (const [variant, samples] of lines) {
     const of = (pick: (sample: Sample) => number) => spreadOf(samples.map(pick)).median;
     const { cpuUs, p50Ms, p99Ms, perSecond, loopMaxMs, redisCommands } = {
       cpuUs: of((each) => each.cpuUs).toFixed(0),
@@ -136,7 +146,8 @@ export function printHandshakes({ perSlice, handshakes, verify }: HandshakeFigur
     const figures = [cpuUs, p50Ms, p99Ms, perSecond, loopMaxMs, redisCommands]
       .map((text) => text.padStart(10))
       .join("");
-    console.log(`${variant.padEnd(28)}${spreadText(ratio(handshakes, variant as Variant)).padEnd(22)}${figures}`);
+    const toBare = variant.startsWith("bare") ? "" : spreadText(ratio(handshakes, variant as Variant));
+    console.log(`${variant.padEnd(28)}${toBare.padEnd(22)}${figures}`);
   }
   console.log(`\ncalls to the edge by all of Keycard's: ${callsOf(handshakes)}\n`);
   for (const [alg, { floorUs, keycardUs, aboveUs }] of Object.entries(verify)) {

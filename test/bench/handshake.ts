@@ -4,6 +4,9 @@
  * bare one is sent no token at all, so that what the others cost includes carrying one. Tokens are made beforehand. Closing is not in it, nor are
  * the clients, which share the two cores: handshakes a second and the time of one are to be compared, not believed.
  *
+ * Each is measured right beside the bare one, in short slices, and the ratio is taken of each such pair: what changes the machine's speed for longer than
+ * a pair takes changes both. Both have let in as many before, so that none is compiled better than the other.
+ *
  * Cold: no token was ever shown before. Returning: those of the slice before come again, as after a lost connection.
  */
 import { createHmac, randomUUID } from "node:crypto";
@@ -20,23 +23,37 @@ import type { Bench } from "./bench.ts";
 import { distributionOf } from "./distribution.ts";
 import { type HandshakeFigures, printHandshakes, rowsOf, type Sample, type Variant } from "./handshake-figures.ts";
 import type { Door, ServerReady, ServerSettings } from "./handshake-server.ts";
-import { inTurns } from "./in-turns.ts";
+import { besideBase } from "./in-turns.ts";
 import { obtainPeers } from "./peers.ts";
 import { type Offer, openPolling, openWebSocket } from "./raw-client.ts";
 import { type ServerProcess, startServerProcess } from "./server-process.ts";
 import { verifyAlone } from "./verify-alone.ts";
 
-const HANDSHAKES = 500;
+const HANDSHAKES = 250;
 const AT_ONCE = 64;
-const TURNS = { rounds: 10, warmUpRounds: 2 };
+const TURNS = { rounds: 6, warmUpRounds: 2, pairs: 5 };
 const IDLE_MS = 4_000;
 const SECRET = "a secret that everybody has copied from the tutorial";
 const ALGORITHMS: readonly SignatureAlgorithm[] = ["RS256", "ES256", "EdDSA"];
 
+/** What stands by itself: a door, and Keycard once for each algorithm. */
+type Stand = Exclude<Door, "bare" | "keycard"> | `keycard ${SignatureAlgorithm}`;
+
+const STANDS: readonly Stand[] = [
+  "tutorial",
+  "blacklist",
+  "thream",
+  "auth0",
+  ...ALGORITHMS.map((alg) => `keycard ${alg}` as const),
+];
+
 interface Served {
   readonly server: ServerProcess<ServerReady>;
+  /** A bare one of its own, which lets in as many: a server that has let in more is compiled better. */
+  readonly bare: ServerProcess<ServerReady>;
+  /** Of both. */
   readonly redis: Redis;
-  /** Commands that its Redis gets while nobody connects, a millisecond. */
+  /** Commands that it gets while nobody connects, a millisecond. */
   readonly idleCommandsPerMs: number;
 }
 
@@ -83,35 +100,36 @@ async function serveAll(
   issuer: TestIssuer,
   stops: (() => Promise<unknown>)[],
   tell: (text: string) => void,
-): Promise<Record<Door, Served>> {
+): Promise<Record<Stand, Served>> {
   const binary = await obtainRedisServer(tell);
-  const doors: Door[] = ["bare", "tutorial", "blacklist", "thream", "auth0", "keycard"];
   const served = [];
-  for (const door of doors) {
-    tell(`starting ${door}`);
-    const redis = await startRedis({ binary, dir: join(dir, door) });
+  for (const stand of STANDS) {
+    tell(`starting ${stand}`);
+    const redis = await startRedis({ binary, dir: join(dir, stand) });
     stops.push(() => redis.stop());
-    const own = await serve(door, redis, issuer);
+    const own = await serve(stand.split(" ")[0] as Door, redis, issuer);
     stops.push(
       () => own.server.stop(),
+      () => own.bare.stop(),
       async () => own.redis.disconnect(),
     );
-    served.push([door, own] as const);
+    served.push([stand, own] as const);
   }
-  return Object.fromEntries(served) as Record<Door, Served>;
+  return Object.fromEntries(served) as Record<Stand, Served>;
 }
 
 async function serve(door: Door, { url }: RedisProcess, issuer: TestIssuer): Promise<Served> {
-  const settings = { door, redisUrl: url, secret: SECRET, issuer: issuer.url, audience: AUDIENCE };
-  const server = await startServerProcess<ServerReady>(join(import.meta.dirname, "handshake-server.ts"), {
-    ...settings,
-    clusterSecret: CLUSTER_SECRET,
-  } satisfies ServerSettings);
+  const start = (which: Door) =>
+    startServerProcess<ServerReady>(join(import.meta.dirname, "handshake-server.ts"), {
+      ...{ door: which, redisUrl: url, secret: SECRET, issuer: issuer.url, audience: AUDIENCE },
+      clusterSecret: CLUSTER_SECRET,
+    } satisfies ServerSettings);
+  const [server, bare] = [await start(door), await start("bare")];
   const redis = new Redis(url);
   const before = await commandsOf(redis);
   const since = performance.now();
   await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
-  return { server, redis, idleCommandsPerMs: ((await commandsOf(redis)) - before) / (performance.now() - since) };
+  return { server, bare, redis, idleCommandsPerMs: ((await commandsOf(redis)) - before) / (performance.now() - since) };
 }
 
 /** Commands that a Redis has carried out, these questions left out. */
@@ -121,7 +139,7 @@ async function commandsOf(redis: Redis): Promise<number> {
 }
 
 async function measureHandshakes(
-  served: Readonly<Record<Door, Served>>,
+  served: Readonly<Record<Stand, Served>>,
   issuer: TestIssuer,
   signers: Readonly<Record<SignatureAlgorithm, TestSigner>>,
   tell: (text: string) => void,
@@ -129,13 +147,19 @@ async function measureHandshakes(
   const mints = mintsOf(issuer, signers);
   const agent = new Agent({ keepAlive: true, maxSockets: AT_ONCE });
   try {
-    return await inTurns(Object.keys(VARIANTS) as Variant[], TURNS, async (variant, round) => {
-      const { door, mint, polling } = VARIANTS[variant];
-      if (variant === "bare") tell(round < 0 ? "warming up" : `round ${round + 1} of ${TURNS.rounds}`);
-      const offers = await mints[mint](HANDSHAKES);
+    const measure = async (variant: Variant, isBare: boolean): Promise<Sample> => {
+      const { stand, mint, polling } = VARIANTS[variant];
+      const offers = await mints[isBare ? "none" : mint](HANDSHAKES);
       const callsBefore = edgeCalls(issuer);
-      const sample = await slice(served[door], offers, polling ? agent : undefined);
+      const { server, bare, ...beside } = served[stand];
+      const sample = await slice({ ...beside, server: isBare ? bare : server }, offers, polling ? agent : undefined);
       return { ...sample, edgeCalls: edgeCalls(issuer) - callsBefore };
+    };
+    const variants = Object.keys(VARIANTS) as Variant[];
+    return await besideBase(variants, TURNS, {
+      measure: (variant) => measure(variant, false),
+      measureBase: (variant) => measure(variant, true),
+      onRound: (round) => tell(round < 0 ? "warming up" : `round ${round + 1} of ${TURNS.rounds}`),
     });
   } finally {
     agent.destroy();
@@ -144,21 +168,20 @@ async function measureHandshakes(
 
 type MintName = "none" | "auth" | "bearer" | "query" | SignatureAlgorithm | `${SignatureAlgorithm} again`;
 
-const VARIANTS: Readonly<Record<Variant, { readonly door: Door; readonly mint: MintName; readonly polling?: true }>> = {
-  bare: { door: "bare", mint: "none" },
-  tutorial: { door: "tutorial", mint: "auth" },
-  "tutorial + blacklist": { door: "blacklist", mint: "auth" },
-  thream: { door: "thream", mint: "bearer" },
-  auth0: { door: "auth0", mint: "query" },
-  "keycard RS256": { door: "keycard", mint: "RS256" },
-  "keycard RS256 returning": { door: "keycard", mint: "RS256 again" },
-  "keycard ES256": { door: "keycard", mint: "ES256" },
-  "keycard ES256 returning": { door: "keycard", mint: "ES256 again" },
-  "keycard EdDSA": { door: "keycard", mint: "EdDSA" },
-  "keycard EdDSA returning": { door: "keycard", mint: "EdDSA again" },
-  "bare, polling": { door: "bare", mint: "none", polling: true },
-  "keycard RS256, polling": { door: "keycard", mint: "RS256", polling: true },
-};
+const VARIANTS: Readonly<Record<Variant, { readonly stand: Stand; readonly mint: MintName; readonly polling?: true }>> =
+  {
+    tutorial: { stand: "tutorial", mint: "auth" },
+    "tutorial + blacklist": { stand: "blacklist", mint: "auth" },
+    thream: { stand: "thream", mint: "bearer" },
+    auth0: { stand: "auth0", mint: "query" },
+    "keycard RS256": { stand: "keycard RS256", mint: "RS256" },
+    "keycard RS256 returning": { stand: "keycard RS256", mint: "RS256 again" },
+    "keycard ES256": { stand: "keycard ES256", mint: "ES256" },
+    "keycard ES256 returning": { stand: "keycard ES256", mint: "ES256 again" },
+    "keycard EdDSA": { stand: "keycard EdDSA", mint: "EdDSA" },
+    "keycard EdDSA returning": { stand: "keycard EdDSA", mint: "EdDSA again" },
+    "keycard RS256, polling": { stand: "keycard RS256", mint: "RS256", polling: true },
+  };
 
 function mintsOf(
   issuer: TestIssuer,
@@ -200,13 +223,12 @@ function hmacToken(): string {
 }
 
 async function slice(
-  { server, redis, idleCommandsPerMs }: Served,
+  { server, redis, idleCommandsPerMs }: Omit<Served, "bare">,
   offers: Offer[],
   agent?: Agent,
 ): Promise<Omit<Sample, "edgeCalls">> {
   const { port } = server.ready;
-  // Nobody pays for collecting what another slice has left.
-  await server.memory();
+  await server.collect();
   const times: number[] = [];
   const waiting = [...offers];
   const worker = async () => {

@@ -12,6 +12,8 @@ export interface ServerProcess<Ready> {
   /** Processor time, event loop and memory from here on. */
   meterStart(): Promise<void>;
   meterStop(): Promise<Usage>;
+  /** Collects garbage. */
+  collect(): Promise<void>;
   /** Bytes, after a garbage collection. */
   memory(): Promise<{ readonly heap: number; readonly rss: number }>;
   kill(signal?: NodeJS.Signals): void;
@@ -46,6 +48,7 @@ export async function startServerProcess<Ready>(module: string, settings: object
     ask,
     meterStart: () => ask("meterStart"),
     meterStop: () => ask("meterStop"),
+    collect: () => ask("collect"),
     memory: () => ask("memory"),
     kill: (signal = "SIGKILL") => void child.kill(signal),
     async stop() {
