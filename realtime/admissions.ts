@@ -68,6 +68,8 @@ function provenNow(): number {
 
 /** Events of one issuer whose receipt is remembered until they are over. An older one that comes again closes nobody, and says so. */
 const EVENTS_KEPT = 100_000;
+/** More than are decided, even in a bad hour, in the seconds that a Redis which fails over can lose. */
+const LATELY = 10_000;
 const FORGET_EVERY_MS = 5_000;
 
 export class Admissions {
@@ -149,6 +151,11 @@ export class Admissions {
   /** What was done about an event that has been applied already. */
   applied(issuer: string, id: string): Applied | undefined {
     return this.#realms.get(issuer)?.applied.get(id);
+  }
+
+  /** What was done about the last events of an issuer, by their ids. */
+  lately(issuer: string): readonly (readonly [id: string, applied: Applied])[] {
+    return [...this.#realm(issuer).applied].slice(-LATELY);
   }
 
   /** Applies an event, once however often it comes. */

@@ -120,6 +120,8 @@ const environment = z.object({
   TRUSTED_PROXIES: list.pipe(z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()]))),
   /** Off where others than nodes speak on the adapter's channels, as `@socket.io/redis-emitter` does: then so can whoever writes to Redis. */
   SEALED_ADAPTER: z.enum(["on", "off"]).default("on"),
+  /** On where handlers read more of `socket.request` later than in their `connection` listeners: it is then kept whole. */
+  KEEP_REQUEST: z.enum(["on", "off"]).default("off"),
   /** How long open sockets are given to go elsewhere when the node stops. */
   DRAIN_SECONDS: seconds(10),
 });

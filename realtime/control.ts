@@ -98,7 +98,10 @@ export function createControl(options: ControlOptions): Control {
   const links = createLogLinks(options.redis, {
     commandTimeoutMs: COMMAND_TIMEOUT_MS,
     retryMs: RETRY_MS,
-    onAttempt: options.onAttempt,
+    onAttempt(connection, outcome) {
+      options.onAttempt(connection, outcome);
+      if (connection === "commands" && outcome === "made") sayAgain();
+    },
     ...listener,
   });
   const peers = new Peers(cluster, secrets, () => onIgnored("a heartbeat that no node of this cluster sealed"));
@@ -158,6 +161,13 @@ export function createControl(options: ControlOptions): Control {
   function applied(issuer: string, id: string, { done }: Applied): Applied["done"] {
     receipts.acknowledge(issuer, id, done);
     return done;
+  }
+
+  /** Another connection may lead to a Redis that has an event and has lost what this node said of it: nobody else would ever say it. */
+  function sayAgain(): void {
+    for (const { issuer } of options.issuers) {
+      for (const [id, known] of admissions.lately(issuer)) applied(issuer, id, known);
+    }
   }
 
   function health(): ReturnType<Control["health"]> {

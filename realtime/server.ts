@@ -81,6 +81,7 @@ export async function startNode(config: Config, log: NodeLog, handlers: Handlers
     lobby: config.LOBBY_SECONDS > 0 ? { timeoutMs: config.LOBBY_SECONDS * 1000 } : undefined,
     expiryLeadSeconds: config.EXPIRY_LEAD_SECONDS,
     limits: { trustedProxies: config.TRUSTED_PROXIES },
+    keepRequest: config.KEEP_REQUEST === "on",
   });
   // A proxy knows by it where each request of a transport belongs, without a cookie and without having seen the first one.
   io.engine.generateId = () => `${door.node}.${randomBytes(SID_BYTES).toString("base64url")}`;

@@ -214,6 +214,20 @@ describe("what Redis has lost", () => {
     await until("nothing is missing", () => !node.door.health().gap);
   });
 
+  it("of what a node said is said again when it is connected anew", async () => {
+    const redis = new Redis(cluster.redis.url);
+    const id = await revoke(newSession(), other);
+    await until("the receipt is whole", async () => (await cluster.receipt(other, id, 0)).pending.length === 0);
+    const key = `{keycard}:receipt:${cluster.issuer.url} ${id}`;
+    const word = (await redis.hkeys(key)).find((field) => field.startsWith(`node:${node.door.node} `)) ?? "";
+    expect(await redis.hdel(key, word)).toBe(1);
+    expect((await cluster.receipt(other, id, 0)).pending).toEqual([node.door.node]);
+    link.cut();
+    link.heal();
+    await until("it has said it again", async () => (await cluster.receipt(other, id, 0)).pending.length === 0);
+    redis.disconnect();
+  });
+
   it("and nothing shows, is found by asking now and then", async () => {
     const http = createServer();
     const io = new Server(http);
