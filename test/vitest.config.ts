@@ -4,11 +4,37 @@
  */
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 const SECOND = 1000;
 
-/** What starts the edge, its nodes and their Redis as processes. */
-const WHOLE_STACKS = { maxWorkers: 3, sequence: { groupOrder: 2 } };
+/** What takes longest, and would be waited for alone if it came last. */
+const FIRST = [
+  "chaos/plants.test.ts",
+  "browser/client.test.ts",
+  "edge/model.test.ts",
+  "chaos/chaos.test.ts",
+  "realtime/attacks.test.ts",
+  "deploy/deploy.test.ts",
+  "edge/receipts.test.ts",
+  "browser/console.test.ts",
+  "browser/console-session.test.ts",
+  "realtime/fuzz.test.ts",
+  "system/docs.test.ts",
+  "system/zero-downtime.test.ts",
+  "system/attacks.test.ts",
+  "system/package.test.ts",
+];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ moduleId }: TestSpecification) => {
+      const index = FIRST.findIndex((file) => moduleId.endsWith(`/test/${file}`));
+      return index < 0 ? FIRST.length : index;
+    };
+    return (await super.sort(files)).toSorted((a, b) => place(a) - place(b));
+  }
+}
 
 export default defineConfig({
   root: import.meta.dirname,
@@ -17,8 +43,9 @@ export default defineConfig({
     allowOnly: false,
     // What passed has nothing to say; what failed shows all it printed.
     silent: "passed-only",
-    // Vitest by itself leaves one of two cores idle.
-    maxWorkers: 3,
+    // Vitest by itself leaves one of two cores idle, and most of it waits for leases to end.
+    maxWorkers: 4,
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         test: {
@@ -52,9 +79,6 @@ export default defineConfig({
           include: ["realtime/*.test.ts"],
           testTimeout: 120 * SECOND,
           hookTimeout: 60 * SECOND,
-          // They wait for leases to end more than they work.
-          maxWorkers: 4,
-          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -64,7 +88,6 @@ export default defineConfig({
           include: ["system/*.test.ts"],
           testTimeout: 120 * SECOND,
           hookTimeout: 120 * SECOND,
-          ...WHOLE_STACKS,
         },
       },
       {
@@ -74,7 +97,6 @@ export default defineConfig({
           include: ["deploy/*.test.ts"],
           testTimeout: 60 * SECOND,
           hookTimeout: 120 * SECOND,
-          ...WHOLE_STACKS,
         },
       },
       {
@@ -82,10 +104,8 @@ export default defineConfig({
           name: "chaos",
           root: import.meta.dirname,
           include: ["chaos/*.test.ts"],
-          maxWorkers: 4,
           testTimeout: 180 * SECOND,
           hookTimeout: 120 * SECOND,
-          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -96,7 +116,6 @@ export default defineConfig({
           globalSetup: ["cli/shared-stack.ts"],
           testTimeout: 60 * SECOND,
           hookTimeout: 120 * SECOND,
-          ...WHOLE_STACKS,
         },
       },
       {
@@ -106,7 +125,6 @@ export default defineConfig({
           include: ["browser/*.test.ts"],
           testTimeout: 180 * SECOND,
           hookTimeout: 120 * SECOND,
-          ...WHOLE_STACKS,
         },
       },
     ],

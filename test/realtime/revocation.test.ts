@@ -1,6 +1,7 @@
 import { request as httpRequest } from "node:http";
+import type { Writable } from "node:stream";
 import { Redis } from "ioredis";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type RevocationTarget, signRehearsal } from "#contract/revocation";
 import { until } from "../../infra/until.ts";
 import { linkTo } from "../support/link.ts";
@@ -162,6 +163,27 @@ describe("a revocation", () => {
     const receipt = await cluster.revoke(one(), [{ kind: "session", sid }]);
     expect(receipt.applied.find(({ node }) => node === one().door.node)?.closed).toBe(150);
     await until("all are out", () => clients.every((client) => !client.connected));
+  });
+
+  it("tells a WebSocket why, that it is disconnected and closed, all in one write", async () => {
+    /** What the node writes to, below Socket.IO, Engine.IO and ws. */
+    let line: Writable | undefined;
+    const node = await cluster.startNode({}, (io) => {
+      io.on("connection", ({ conn }) => {
+        line = (conn.transport as unknown as { socket: { _socket: Writable } }).socket._socket;
+      });
+    });
+    await node.door.ready();
+    const sid = "u_oneWrite.a";
+    const client = cluster.client(node, await cluster.issuer.token({ sid }));
+    await connected(client);
+    await until("it is there", () => line !== undefined);
+    const writes = vi.spyOn(line as unknown as { _writeGeneric(): void }, "_writeGeneric");
+    await cluster.revoke(node, [{ kind: "session", sid }]);
+    await until("it is out", () => !client.connected);
+    expect(client.history).toEqual(GONE);
+    expect(writes).toHaveBeenCalledTimes(1);
+    await node.stop();
   });
 
   it("has its receipt only when nothing that it covers is open, even if another revocation closes it", async () => {
