@@ -36,6 +36,19 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
+/** Files of one project share processes: loading all modules anew for each would take longer than most of them. */
+function inNode(name: string, include: string[], more: ProjectConfig = {}) {
+  return { test: { name, root: import.meta.dirname, include, isolate: false, ...more } };
+}
+
+interface ProjectConfig {
+  readonly testTimeout?: number;
+  readonly hookTimeout?: number;
+  readonly globalSetup?: string[];
+}
+
+const CONTRACT = ["contract/*.test.ts"];
+
 export default defineConfig({
   root: import.meta.dirname,
   cacheDir: "../node_modules/.vite",
@@ -47,86 +60,24 @@ export default defineConfig({
     maxWorkers: 4,
     sequence: { sequencer: LongestFirst },
     projects: [
-      {
-        test: {
-          name: "architecture",
-          root: import.meta.dirname,
-          include: ["architecture.test.ts", "docs.test.ts", "requirements.test.ts", "test-count.test.ts"],
-        },
-      },
-      {
-        test: {
-          name: "contract-node",
-          root: import.meta.dirname,
-          include: ["contract/*.test.ts"],
-        },
-      },
+      inNode("architecture", ["architecture.test.ts", "docs.test.ts", "requirements.test.ts", "test-count.test.ts"]),
+      inNode("contract-node", CONTRACT),
       {
         plugins: [
           cloudflareTest({ miniflare: { compatibilityDate: "2026-09-01", compatibilityFlags: ["nodejs_compat"] } }),
         ],
-        test: {
-          name: "contract-workerd",
-          root: import.meta.dirname,
-          include: ["contract/*.test.ts"],
-        },
+        test: { name: "contract-workerd", root: import.meta.dirname, include: CONTRACT },
       },
       "./edge/vitest.config.ts",
-      {
-        test: {
-          name: "realtime",
-          root: import.meta.dirname,
-          include: ["realtime/*.test.ts"],
-          testTimeout: 120 * SECOND,
-          hookTimeout: 60 * SECOND,
-        },
-      },
-      {
-        test: {
-          name: "system",
-          root: import.meta.dirname,
-          include: ["system/*.test.ts"],
-          testTimeout: 120 * SECOND,
-          hookTimeout: 120 * SECOND,
-        },
-      },
-      {
-        test: {
-          name: "deploy",
-          root: import.meta.dirname,
-          include: ["deploy/*.test.ts"],
-          testTimeout: 60 * SECOND,
-          hookTimeout: 120 * SECOND,
-        },
-      },
-      {
-        test: {
-          name: "chaos",
-          root: import.meta.dirname,
-          include: ["chaos/*.test.ts"],
-          testTimeout: 180 * SECOND,
-          hookTimeout: 120 * SECOND,
-        },
-      },
-      {
-        test: {
-          name: "cli",
-          root: import.meta.dirname,
-          include: ["cli/*.test.ts"],
-          globalSetup: ["cli/shared-stack.ts"],
-          testTimeout: 60 * SECOND,
-          hookTimeout: 120 * SECOND,
-        },
-      },
-      {
-        test: {
-          name: "browser",
-          root: import.meta.dirname,
-          include: ["browser/*.test.ts"],
-          testTimeout: 180 * SECOND,
-          hookTimeout: 120 * SECOND,
-        },
-      },
+      inNode("realtime", ["realtime/*.test.ts"], { testTimeout: 120 * SECOND, hookTimeout: 60 * SECOND }),
+      inNode("system", ["system/*.test.ts"], { testTimeout: 120 * SECOND, hookTimeout: 120 * SECOND }),
+      inNode("deploy", ["deploy/*.test.ts"], { testTimeout: 60 * SECOND, hookTimeout: 120 * SECOND }),
+      inNode("chaos", ["chaos/*.test.ts"], { testTimeout: 180 * SECOND, hookTimeout: 120 * SECOND }),
+      inNode("cli", ["cli/*.test.ts"], {
+        globalSetup: ["cli/shared-stack.ts"],
+        ...{ testTimeout: 60 * SECOND, hookTimeout: 120 * SECOND },
+      }),
+      inNode("browser", ["browser/*.test.ts"], { testTimeout: 180 * SECOND, hookTimeout: 120 * SECOND }),
     ],
   },
 });
