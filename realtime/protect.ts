@@ -632,6 +632,7 @@ export function protect(io: Server, options: ProtectOptions): Door {
   io.on("new_namespace", guard);
   verifyRecovered(io);
   io.engine.use(watchRequest);
+  io.engine.on("initial_headers", openInOneWrite);
   io.engine.on("connection", strangers.watch);
   const started = control.start();
 
@@ -711,6 +712,13 @@ function acknowledge(args: readonly unknown[], answer: unknown): void {
 /** When something ends, for the client: seconds since the epoch, and from now. */
 function lifetimeUntil(endsAt: number): { expires_at: number; expires_in: number } {
   return { expires_at: endsAt, expires_in: Math.max(0, Math.round(endsAt - Date.now() / 1000)) };
+}
+
+/** The answer to an upgrade and the first packet go out together: a call of the system costs more than all else that is done for one of them. */
+function openInOneWrite(_answered: unknown, { headers, socket }: IncomingMessage): void {
+  if (headers.upgrade === undefined) return;
+  socket.cork();
+  setImmediate(() => socket.uncork());
 }
 
 /** The open transports by their `sid`, which Engine.IO has and its types do not show. */

@@ -1,11 +1,15 @@
+import type { Server } from "node:http";
 import { Redis } from "ioredis";
 import { decodeJwt } from "jose";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, type MockInstance, vi } from "vitest";
 import { until } from "../../infra/until.ts";
 import { connected, startCluster, type TestCluster, type TestNode } from "../support/realtime-cluster.ts";
 import { createSigner, forge, forgeHmac, goodClaims, signingInput } from "../support/tokens.ts";
 
 const HEARTBEAT_COMMANDS = ["eval", "hget", "hset", "hgetall", "hdel", "xrevrange", "xrange", "info"];
+
+/** What every write to a connection passes. */
+type Line = { _writeGeneric(): void };
 
 let cluster: TestCluster;
 let node: TestNode;
@@ -61,6 +65,18 @@ describe("a living token", () => {
     const at = { ...node, url: node.url + nsp };
     expect((await refusalOf(undefined, {}, at)).data).toMatchObject({ code: "token_missing" });
     await connected(cluster.client(at, await cluster.issuer.token()));
+  });
+
+  it("is answered with two writes over a WebSocket: the upgrade with the transport's opening, and the welcome", async () => {
+    const writes: MockInstance[] = [];
+    const watched = await cluster.startNode({}, (io) => {
+      const { httpServer } = io as unknown as { httpServer: Server };
+      httpServer.prependListener("connection", (line) => writes.push(vi.spyOn(line as unknown as Line, "_writeGeneric")));
+    });
+    await watched.door.ready();
+    await connected(cluster.client(watched, await cluster.issuer.token()));
+    expect(writes.map(({ mock }) => mock.calls.length)).toEqual([2]);
+    await watched.stop();
   });
 
   it("costs neither a request to the issuer nor a command to Redis", async () => {
