@@ -71,7 +71,9 @@ describe("a living token", () => {
     const writes: MockInstance[] = [];
     const watched = await cluster.startNode({}, (io) => {
       const { httpServer } = io as unknown as { httpServer: Server };
-      httpServer.prependListener("connection", (line) => writes.push(vi.spyOn(line as unknown as Line, "_writeGeneric")));
+      httpServer.prependListener("connection", (line) =>
+        writes.push(vi.spyOn(line as unknown as Line, "_writeGeneric")),
+      );
     });
     await watched.door.ready();
     await connected(cluster.client(watched, await cluster.issuer.token()));
