@@ -57,7 +57,7 @@ export default defineConfig({
     // What passed has nothing to say; what failed shows all it printed.
     silent: "passed-only",
     // Vitest by itself leaves one of two cores idle, and most of it waits for leases to end.
-    maxWorkers: 4,
+    maxWorkers: 5,
     sequence: { sequencer: LongestFirst },
     projects: [
       inNode("architecture", ["architecture.test.ts", "docs.test.ts", "requirements.test.ts", "test-count.test.ts"]),
