@@ -118,6 +118,10 @@ test.for(MEASURED)("the figures of %s are those that were measured", (document) 
   expect(readFileSync(join(ROOT, document), "utf8")).toBe(asMeasured(document));
 });
 
+test("every goal that was missed is said to be, with what stands in the way", () => {
+  expect(readFileSync(join(ROOT, "README.md"), "utf8")).not.toContain("not looked into");
+});
+
 describe("data in the documents", () => {
   test.for(byPlace(blocksIn("json")))("%s is JSON", ([, { code }]) => {
     expect(() => JSON.parse(code)).not.toThrow();

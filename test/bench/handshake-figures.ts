@@ -86,7 +86,7 @@ export function rowsOf({ handshakes, verify }: HandshakeFigures): Row[] {
   ];
 }
 
-/** By the profile: what is left when a token comes again is Socket.IO's, but for some percent of looking at it. */
+/** By profiles of the server and of its bare twin. */
 function whyNot(
   variant: string,
   handshakes: HandshakeFigures["handshakes"],

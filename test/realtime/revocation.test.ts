@@ -333,9 +333,10 @@ describe("a node that missed something", () => {
     const tokens = await Promise.all(sids.map((sid) => cluster.issuer.token({ sid })));
     for (const sid of sids) cluster.issuer.record(revocationOf([{ kind: "session", sid }]));
     await redis.xadd("{keycard}:log", "*", "set", "of before it started");
-    cluster.issuer.tellInPagesOf(2);
+    const tellAtOnce = cluster.issuer.tellInPagesOf(2);
     const { late, ignored } = await startWatched();
     await late.door.ready();
+    tellAtOnce();
     for (const token of tokens) {
       const client = cluster.client(late, token);
       await until("it was judged", () => client.history.length > 0);

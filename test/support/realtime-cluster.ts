@@ -55,8 +55,8 @@ export interface TestIssuer {
   readonly feedQueries: readonly FeedQuery[];
   /** Notes an event in its log, which the feed tells. */
   record(event: RevocationEvent): void;
-  /** The feed tells so many events in one page. */
-  tellInPagesOf(events: number): void;
+  /** The feed tells so many events in one page until what is returned is called. */
+  tellInPagesOf(events: number): () => void;
   /** The feed answers nobody until what is returned is called. */
   silenceFeed(): () => void;
   /** Publishes another key besides its own, until what is returned is called. */
@@ -126,6 +126,9 @@ export async function createIssuer(): Promise<TestIssuer> {
     record: (event) => void events.set(event.seq, event),
     tellInPagesOf(events) {
       perPage = events;
+      return () => {
+        perPage = FEED_PAGE_EVENTS;
+      };
     },
     silenceFeed() {
       feedIsSilent = true;
