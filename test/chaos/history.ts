@@ -164,10 +164,10 @@ export function historyFile(dir: string, name: string): Write {
   return (observation) => appendFileSync(path, `${JSON.stringify({ at: now(), ...observation })}\n`);
 }
 
-/** Everything that was written into a directory, in order. */
+/** Everything that was written into a directory, in order; a line whose end is not there yet, or will never be, was not. */
 export function readHistories(dir: string): Entry[] {
-  const lines = globSync("*.jsonl", { cwd: dir }).flatMap((name) => readFileSync(join(dir, name), "utf8").split("\n"));
-  const entries = lines.filter((line) => line !== "").map((line): Entry => JSON.parse(line));
+  const files = globSync("*.jsonl", { cwd: dir }).map((name) => readFileSync(join(dir, name), "utf8"));
+  const entries = files.flatMap((text) => text.split("\n").slice(0, -1)).map((line): Entry => JSON.parse(line));
   return entries.sort((a, b) => a.at - b.at);
 }
 

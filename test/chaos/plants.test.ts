@@ -12,9 +12,16 @@ import { PLANTS, type PlantName, planted } from "./plants.ts";
 import { type Actors, NODES, openTheatre, type Theatre } from "./scene.ts";
 
 /** Long enough for a node to be started anew meanwhile; the scene about expiry lasts longer than that. */
-const TOKEN_SECONDS = 15;
+const TOKEN_SECONDS = 20;
 /** No clock is stepped here: what is left is the second in which ends are looked for, and the one to hear of it. */
 const TERMS = { skewSeconds: 2 };
+/** Nobody waits longer for a revocation, on whatever machine. */
+const ENFORCED_WITHIN_MS = 60_000;
+/** Of these bugs that is all that shows: what is revoked is never enforced, however long one waits. */
+const NEVER_ENFORCED: readonly PlantName[] = ["event dropped", "decision lost"];
+const NEVER_MS = 3_000;
+/** Far longer than a receipt takes that waits for nobody. */
+const MARGIN_SECONDS = 8;
 
 let dir: string;
 let theatre: Theatre;
@@ -29,10 +36,18 @@ afterAll(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-const revokePhone = ({ phone, revoke }: Actors) => {
+/** Whoever may still speak does so for a while after the answer. */
+async function revokePhone({ phone, laptop, revoke, heardMore }: Actors, manner = {}): Promise<void> {
   const { sid = "" } = phone.current ?? {};
-  return revoke({ kind: "session", sid }, { kind: "session", sid });
-};
+  await revoke({ kind: "session", sid }, { target: { kind: "session", sid }, ...manner });
+  // The phone speaks as often as the laptop, if it still can.
+  await heardMore(laptop);
+}
+
+const revokeAtOnce = (actors: Actors) => revokePhone(actors);
+
+/** Its sockets are given time, and until that is over no receipt may say that they are gone. */
+const giveTime = (actors: Actors) => revokePhone(actors, { mode: "reauthenticate", margin: MARGIN_SECONDS });
 
 /** It reaches neither Redis nor the edge, nor the edge it: what is revoked meanwhile it cannot know. */
 async function cutOff(actors: Actors): Promise<void> {
@@ -50,7 +65,7 @@ const SCENES: Readonly<Record<PlantName, (actors: Actors) => Promise<void>>> = {
     await revokePhone(actors);
     for (const node of NODES) await actors.steal(node);
   },
-  "acknowledged before closed": revokePhone,
+  "acknowledged before closed": revokeAtOnce,
   "fence comes late": cutOff,
   "no replay": async (actors) => {
     const [node] = NODES;
@@ -59,10 +74,10 @@ const SCENES: Readonly<Record<PlantName, (actors: Actors) => Promise<void>>> = {
     await actors.world.restart(node);
     await actors.steal(node);
   },
-  "event dropped": revokePhone,
-  "decision lost": revokePhone,
-  "nobody waited for": cutOff,
-  "bystander closed": revokePhone,
+  "event dropped": revokeAtOnce,
+  "decision lost": revokeAtOnce,
+  "nobody waited for": giveTime,
+  "bystander closed": revokeAtOnce,
   "no expiry": async ({ phone }) => {
     const { exp = 0 } = phone.current ?? {};
     const overMs = (exp + TERMS.skewSeconds + 4) * 1_000;
@@ -76,7 +91,7 @@ const SCENES_ONCE = [...new Map(NAMES.map((name) => [SCENES[name], name])).value
 describe("the checker finds nothing in a scene that ends well:", () => {
   test.for(SCENES_ONCE)("the one for %s", async (name) => {
     await theatre.prepare(undefined);
-    const { violations, stakes } = await theatre.play(SCENES[name], TERMS);
+    const { violations, stakes } = await theatre.play(SCENES[name], TERMS, ENFORCED_WITHIN_MS);
     expect(violations.map(({ what }) => what)).toEqual([]);
     expect(stakes.coveredSockets + stakes.expiredSockets).toBeGreaterThan(0);
   });
@@ -85,7 +100,8 @@ describe("the checker finds nothing in a scene that ends well:", () => {
 describe("the checker finds", () => {
   test.for(NAMES)("%s", async (name) => {
     await theatre.prepare(name);
-    const { violations } = await theatre.play(SCENES[name], TERMS);
+    const patienceMs = NEVER_ENFORCED.includes(name) ? NEVER_MS : ENFORCED_WITHIN_MS;
+    const { violations } = await theatre.play(SCENES[name], TERMS, patienceMs);
     expect(violations.map(({ promise }) => promise)).toContain(PLANTS[name].breaks);
   });
 });

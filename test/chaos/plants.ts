@@ -30,7 +30,7 @@ export const PLANTS = {
     about: "a node acknowledges a revocation and closes the sockets a moment later",
     file: "realtime/admissions.ts",
     instead: "const closed = await disconnectAll(left, event.code);",
-    put: "setTimeout(() => void disconnectAll(left, event.code), 4_000); const closed = left.size;",
+    put: "setTimeout(() => void disconnectAll(left, event.code), 30_000); const closed = left.size;",
   },
   "fence comes late": {
     breaks: 1,

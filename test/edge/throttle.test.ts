@@ -24,11 +24,10 @@ const limited = (responses: readonly Response[]) => responses.filter(({ status }
 describe("one address", () => {
   test("that floods the login is turned away, with a time to wait, and nobody else is", async () => {
     const [attacker, other] = [`${newNetwork()}.1`, `${newNetwork()}.1`];
-    // Windows are aligned to the clock, so that two may be met.
-    expect(limited(await flood("/login", attacker, 130))).toBeGreaterThan(0);
-    const response = await post("/login", {}, from(attacker));
-    expect(response.headers.get("retry-after")).toBe("60");
-    expect(await refusal(response)).toBe("too_many_attempts");
+    // Windows are aligned to the clock, so that two may be met, and what comes after the flood may be in a third.
+    const turnedAway = (await flood("/login", attacker, 130)).find(({ status }) => status === 429);
+    expect(turnedAway?.headers.get("retry-after")).toBe("60");
+    expect(turnedAway && (await refusal(turnedAway))).toBe("too_many_attempts");
     const person = await newMember();
     const body = { login: person.login, password: PASSWORD };
     expect((await post("/login", body, from(other))).status).toBe(200);
