@@ -33,7 +33,7 @@ const REVOKED_EACH_SECOND = 10;
 const EACH_SECOND = Math.max(...CHECKED) * (COMES + RENEWS);
 const TOLERANCE = 0.25;
 const WHY_NOT =
-  "what an idle socket costs is the small difference of two quiet spells, 1 to 8 µs a second in three runs of a day, and kinds that come together cost less than each by itself";
+  "what an idle socket costs is the small difference of two quiet spells, 1 to 8 µs a second in three runs of a day";
 
 interface Check {
   readonly sockets: number;

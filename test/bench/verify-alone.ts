@@ -1,7 +1,7 @@
 /**
  * What verifying a token costs beside what its algorithm costs: Keycard's verifier, from the text to the claims, and under it Node's own check
  * of the same signature with a key that is at hand. Each token is new to the verifier. And what that check takes where the thread has waited
- * before, as a server's has before a handshake: code and keys are out of the nearer caches then.
+ * before, as a server's has before a handshake.
  */
 import { createPublicKey, type KeyObject, verify as verifySignature } from "node:crypto";
 import type { SignatureAlgorithm } from "#contract/access-token";

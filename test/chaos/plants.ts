@@ -27,7 +27,7 @@ export const PLANTS = {
   },
   "acknowledged before closed": {
     breaks: 1,
-    about: "a node acknowledges a revocation and closes the sockets a moment later",
+    about: "a node acknowledges a revocation and closes the sockets half a minute later",
     file: "realtime/admissions.ts",
     instead: "const closed = await disconnectAll(left, event.code);",
     put: "setTimeout(() => void disconnectAll(left, event.code), 30_000); const closed = left.size;",
